@@ -130,12 +130,9 @@ class Forgetting:
             marked: list[tuple[str, str, bool]] = []
             with self._logged():
                 marked = self._store.forgotten()
-            for batch_id, output_dir, results in marked:
+            for mark in marked:
                 with self._logged():
-                    async with self._admission.one_at_a_time(batch_id), contextlib.AsyncExitStack() as stack:
-                        if results:
-                            await stack.enter_async_context(self._admission.clearing(batch_id, Path(output_dir)))
-                        await self._remove(batch_id, Path(output_dir), results=results)
+                    await self._complete(*mark)
             wall, began = time.time(), time.monotonic()
             await anyio.sleep(LOOK_S)
             with self._logged():
@@ -144,6 +141,16 @@ class Forgetting:
                 steady = abs((time.time() - wall) - (time.monotonic() - began)) < LOOK_S
                 if self._keep_s and steady:
                     await self.forget_older(self._keep_s, results=False)
+
+    async def _complete(self, batch_id: str, output_dir: str, results: bool) -> None:
+        """Complete an interrupted removal, unless a submission has begun the batch anew since it was found."""
+        async with self._admission.one_at_a_time(batch_id), contextlib.AsyncExitStack() as stack:
+            still = (batch_id, output_dir, results) in self._store.forgotten()
+            if not still or batch_id in self._supervisor.arrivals:  # an arriving batch is marked, too
+                return
+            if results:
+                await stack.enter_async_context(self._admission.clearing(batch_id, Path(output_dir)))
+            await self._remove(batch_id, Path(output_dir), results=results)
 
     @contextlib.contextmanager
     def _logged(self) -> Iterator[None]:

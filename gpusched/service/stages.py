@@ -15,7 +15,7 @@ import anyio
 import msgspec
 
 from gpusched import clock
-from gpusched.core.events import BatchFinished
+from gpusched.core.events import BatchFinished, ChangeRequested
 from gpusched.core.planning import INDEX
 from gpusched.core.statuses import totals
 from gpusched.errors import GpuschedError, InputError, StoreError, in_words
@@ -59,8 +59,11 @@ class Stages:
     def __init__(self, runtime: Runtime, admission: Admission, on_change: Callable[[], None]) -> None:
         self._store = runtime.store
         self._admission = admission
+        self._supervisor = runtime.supervisor
         self._on_change = on_change
         self._due = anyio.Event()
+        #: the stage that is being planned, and the scope to end that by
+        self._planned = "", anyio.CancelScope()
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -107,7 +110,11 @@ class Stages:
         return requested(row)
 
     def cancel(self, batch_id: str) -> None:
+        """Drop a stage, also while it is being planned."""
         self._store.staged.remove(batch_id)
+        planned, scope = self._planned
+        if planned == batch_id and batch_id not in self._supervisor.arrivals:
+            scope.cancel()
         self._changed()
 
     def release(self, batch_id: str) -> None:
@@ -135,8 +142,9 @@ class Stages:
             self._due = anyio.Event()
             waits: list[float] = []
             try:
-                for row in self._store.staged.rows():
-                    await self._look(row)
+                for batch_id in [row.batch_id for row in self._store.staged.rows()]:
+                    if (row := self._row(batch_id)) is not None:  # else cancelled while another one was planned
+                        await self._look(row)
                 waits = [requested(row).not_before - clock.wall() for row in self._store.staged.rows()]
             except StoreError as error:
                 log.warning("stages are looked at again later why=%r", error.sentence)
@@ -161,8 +169,10 @@ class Stages:
         spec = msgspec.structs.replace(request.spec, after=tuple(indexes))
         due = msgspec.structs.replace(request, spec=spec, after=(), not_before=0.0)
         peer = None if row.peer is None else msgspec.json.decode(row.peer, type=Peer)
+        self._planned = row.batch_id, anyio.CancelScope()
         try:
-            await self._admission.submit(due, lambda done, total: None, lambda trying: None, peer)
+            with self._planned[1]:
+                await self._admission.submit(due, lambda done, total: None, lambda trying: None, peer)
         except GpuschedError as error:
             self._hold(row, str(error).replace("\n ", ":"))
             return
@@ -171,6 +181,12 @@ class Stages:
             if row.held != why:
                 log.exception("a stage could not be started batch=%s", row.batch_id)
             self._hold(row, why)
+            return
+        finally:
+            self._planned = "", anyio.CancelScope()
+        if self._row(row.batch_id) is None:  # cancelled meanwhile
+            if self._admission.at_work(row.batch_id):
+                self._supervisor.post(ChangeRequested(verb="cancel", batch_id=row.batch_id))
             return
         self._store.staged.remove(row.batch_id)
         self._on_change()

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import anyio
+import msgspec
 import pytest
 
-from gpusched.config import Cache
+from gpusched.config import Cache, Config
+from gpusched.core.events import BatchFinished
+from gpusched.core.states import Finished, Reused
 from gpusched.errors import InputError
 from gpusched.protocol import Snapshot
+from gpusched.service.forgetting import Forgetting
 from gpusched.service.pruning import prune_bars
 from gpusched.store.store import Store
+from gpusched.supervisor.arrivals import Arrivals
 from tests.server.support import Daemon, finished
+from tests.store import samples
+from tests.waiting import PATIENCE_S
 
 
 def submitted(daemon: Daemon, name: str, *symbols: str, windows: int = 2, output: Path | None = None) -> Path:
@@ -127,6 +139,44 @@ def test_a_kill_half_way_is_made_good_at_the_next_start(service: Daemon) -> None
     service.stop()
     with Store.open(path) as store:
         assert store.forgotten() == []
+
+
+async def test_a_removal_that_a_submission_has_outrun_is_not_completed(tmp_path: Path) -> None:
+    """It took the logs and the results of the batch that had just been accepted."""
+    output, removed, passed = tmp_path / "output", list[str](), anyio.Event()
+    again = samples.accepted(windows=1, state=Finished(attempts=0, outcome=Reused(result=samples.RESULT)))
+    again = msgspec.structs.replace(again, batch=msgspec.structs.replace(again.batch, output_dir=str(output)))
+
+    class Admission:
+        @contextlib.asynccontextmanager
+        async def one_at_a_time(self, batch_id: str) -> AsyncIterator[None]:
+            store.record([again])  # by whoever had the lock first
+            yield
+            passed.set()
+
+        @contextlib.asynccontextmanager
+        async def clearing(self, batch_id: str, output_dir: Path) -> AsyncIterator[None]:
+            yield
+
+    class Engine:
+        async def remove_logs(self, batch_id: str) -> None:
+            removed.append(batch_id)
+
+    with Store.open(tmp_path / "state.db") as store:
+        store.record([again, BatchFinished(batch_id="b", at=1.0)])
+        store.mark_forgotten("b", results=True)
+        runtime = SimpleNamespace(
+            engine=Engine(), store=store, supervisor=SimpleNamespace(arrivals=Arrivals()), config=Config()
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Forgetting(cast(Any, runtime), cast(Any, Admission())).run)
+            with anyio.fail_after(PATIENCE_S):
+                await passed.wait()
+            tasks.cancel_scope.cancel()
+        row = store.batch("b")
+        assert row is not None
+        assert row.counts == {"reused": 1}
+    assert removed == []
 
 
 def test_a_window_that_said_nothing_leaves_no_log(daemon: Daemon) -> None:

@@ -26,6 +26,7 @@ from gpusched.store.staged import StagedRow
 from gpusched.supervisor.runtime import Runtime
 from tests.server.support import Daemon, finished, until
 from tests.waiting import PATIENCE_S
+from tests.waiting import until as patiently
 
 DAY = dt.date(2022, 1, 1)
 WORKLOAD = """
@@ -44,6 +45,16 @@ def teacher(task, directory, report):
 def student(task, directory, report):
     lines = [json.loads(line) for index in task.after for line in open(index)]
     return Result(metrics={"teachers": len(lines)}, sample_counts={}, metadata={}, phases={})
+"""
+
+SURVEY = """
+from tests.server import workloads
+
+def survey(task):
+    if task.symbol == "A":
+        Path(task.data_root, "surveyed").touch()
+        take_one(Path(task.data_root, "fifo"))
+    return workloads.survey(task)
 """
 
 
@@ -166,6 +177,31 @@ def test_a_stage_that_cannot_be_looked_at_is_held_and_the_daemon_stays(tmp_path:
         assert finished(daemon, "s").counts == {"succeeded": 1}
 
 
+def test_a_stage_that_is_cancelled_while_stages_are_planned_is_not_started(tmp_path: Path) -> None:
+    """The list of stages was out of date by then, and so was the answer: it will not be started."""
+    daemon = Daemon(tmp_path / "daemon")
+    (tmp_path / "stage.py").write_text(WORKLOAD + SURVEY)
+    with daemon, daemon.connect() as client, daemon.connect() as watcher, daemon.fifo() as release:
+        updates = watcher.subscribe()
+
+        def submit(name: str, symbol: str, **when: Any) -> None:
+            spec = msgspec.structs.replace(daemon.spec(symbol), workload=f"{tmp_path}:stage:teacher")
+            client.submit(spec, source="s", name=name, **when)
+
+        submit("t", "WAITS")
+        submit("first", "A", after=("t",))
+        submit("second", "B", after=("t",))
+        submit("third", "C", after=("t",))
+        release()
+        patiently((daemon.data / "surveyed").exists, patience_s=PATIENCE_S)
+        client.cancel("second")
+        client.cancel("first")
+        until(updates, lambda delta: isinstance(delta, BatchAnnounced) and delta.batch.id == "third")
+        assert [batch.id for batch in client.batches()] == ["t", "third"]
+        release()  # the survey's process may still wait
+        assert finished(daemon, "third").counts == {"succeeded": 1}
+
+
 async def test_stages_are_looked_at_again_once_the_store_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "LOOK_S", 0.01)
     started = anyio.Event()
@@ -185,13 +221,16 @@ async def test_stages_are_looked_at_again_once_the_store_has_room(monkeypatch: p
         def rows(self) -> list[StagedRow]:
             return [row]
 
+        def row(self, batch_id: str) -> StagedRow:
+            return row
+
         def hold(self, batch_id: str, why: str) -> None:
             raise StoreFull(path="state.db", cause="no space")
 
         def remove(self, batch_id: str) -> None:
             started.set()
 
-    runtime = cast(Runtime, SimpleNamespace(store=SimpleNamespace(staged=Rows())))
+    runtime = cast(Runtime, SimpleNamespace(store=SimpleNamespace(staged=Rows()), supervisor=None))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stages.Stages(runtime, cast(Any, Admission()), lambda: None).run)
         with anyio.fail_after(PATIENCE_S):
