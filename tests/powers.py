@@ -22,12 +22,12 @@ class _Sets(ctypes.Structure):
 
 
 @contextlib.contextmanager
-def closed(directory: Path) -> Iterator[Path]:
-    """Nobody may enter the directory, not even root in this thread."""
+def closed(directory: Path, mode: int = 0) -> Iterator[Path]:
+    """Nobody may do in the directory more than its mode lets the owner, not even root in this thread."""
     header, sets = _Header(_VERSION_3, 0), (_Sets * 2)()
     assert _libc.capget(ctypes.byref(header), sets) == 0
     before = sets[0].effective
-    directory.chmod(0)
+    directory.chmod(mode)
     sets[0].effective &= ~_PAST_PERMISSIONS
     try:
         assert _libc.capset(ctypes.byref(header), sets) == 0

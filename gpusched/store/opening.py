@@ -23,6 +23,8 @@ MIGRATIONS = ("1.sql", "2.sql", "3.sql", "4.sql")
 VERSION = len(MIGRATIONS)
 
 _BUSY_TIMEOUT_MS = 2000
+#: errors of sqlite, without the details of them, where it cannot make the files that it needs to read a store
+_NOT_MADE, _PRIMARY = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY), 0xFF
 #: files up to this size are checked page by page when opened (60 ms); damage to larger ones shows when it is read
 _CHECK_BYTES = 64 * 1024 * 1024
 #: the log is cut back to this size after a large batch
@@ -42,7 +44,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def connect_to_read(path: Path) -> sqlite3.Connection | None:
     """Open the file at `path` for reading only; None if it is of an older version."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    connection = _open_to_read(path)
     try:
         version = _checked_version(connection, path)
     except BaseException:
@@ -64,10 +66,28 @@ def make_private(path: Path) -> None:
 def peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]:
     """What `read` finds by executing queries; nothing where there is no store or it cannot be read. Changes nothing."""
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(_open_to_read(path)) as connection:
             return read(connection.execute)
     except (sqlite3.Error, TypeError, ValueError):
         return []
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a file for reading only, also where nothing can be written; an error shows in what is read.
+
+    sqlite makes two files beside a store. Where it cannot (a read-only mount), a store without them can be read as a
+    file that does not change: whoever has a store open has made them.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema")
+    except sqlite3.Error as error:
+        beside = (f"{path}-shm", f"{path}-wal")
+        if error.sqlite_errorcode & _PRIMARY in _NOT_MADE and not any(map(os.path.lexists, beside)):
+            connection.close()
+            return sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
+    return connection
 
 
 def _checked_version(connection: sqlite3.Connection, path: Path) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.support import Command
+from tests.powers import closed
 
 LABEL = "_2022-01-01_to_2022-06-29"
 DATES = ("--start", "2022-01-01", "--end", "2022-06-29")
@@ -120,6 +121,18 @@ def test_a_run_in_the_place_of_a_window_or_of_a_batch_of_the_daemon(gpusched: Co
     assert "hint: Ctrl-C where it runs" in err
     _, err = gpusched.said("cancel", "out of/none", code=3)
     assert "no daemon answers" in err
+
+
+def test_a_run_where_nothing_can_be_written(gpusched: Command) -> None:
+    """As in an archive, or under a read-only mount in a container: nothing of it could be looked at."""
+    run(gpusched, "-o", "out")
+    records = gpusched.directory / "out" / ".gpusched"
+    assert [path.name for path in records.glob("state.db*")] == ["state.db", "state.db.lock"]
+    with closed(records, 0o500):
+        assert gpusched.json("status", "out")["windows"]["succeeded"] == 1
+        assert {line["symbol"] for line in gpusched.json("results", "out")["results"]} == {"BAD", "GOOD"}
+        assert gpusched("logs", f"out/GOOD{LABEL}") == "training GOOD\n"
+        assert "training GOOD" not in gpusched("show", f"out/GOOD{LABEL}")
 
 
 def test_what_is_no_run_is_said(gpusched: Command) -> None:
