@@ -67,6 +67,7 @@ from gpusched.worker.messages import (
     SurveyJob,
     TrialJob,
     WindowJob,
+    in_packets,
 )
 from gpusched.worker.rehearsal import Rehearsals
 from gpusched.worker.stream import error_message
@@ -234,7 +235,8 @@ class Launcher:
 
     def _send(self, reply: LauncherReply) -> None:
         try:
-            self._supervisor.send(self._encoder.encode(reply))
+            for packet in in_packets(self._encoder.encode(reply)):
+                self._supervisor.send(packet)
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
                 raise

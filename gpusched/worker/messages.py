@@ -7,6 +7,7 @@ line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -17,6 +18,8 @@ from gpusched.workload import ProgramFault, Task, Trial
 
 #: A request that is longer travels in a memory file that is passed with an empty packet.
 MAX_PACKET_BYTES = 64 * 1024
+#: the first bytes of the packets of a reply that is longer, and of the last one of them; no message begins so
+CONTINUED, LAST = b"+", b"."
 #: A line from a window process that is longer than this fails the window.
 MAX_LINE_BYTES = 4 * 1024 * 1024
 #: A window process that sends more than this in all fails its window.
@@ -219,6 +222,14 @@ class PreloadFailed(msgspec.Struct, frozen=True, kw_only=True, tag="preload_fail
 
 
 LauncherReply = Forked | Refused | Gone | Imported | Preloaded | PreloadFailed
+
+
+def in_packets(reply: bytes) -> Sequence[bytes]:
+    """The packets of an encoded reply."""
+    if len(reply) <= MAX_PACKET_BYTES:
+        return (reply,)
+    *pieces, last = (reply[at : at + MAX_PACKET_BYTES - 1] for at in range(0, len(reply), MAX_PACKET_BYTES - 1))
+    return [*(CONTINUED + piece for piece in pieces), LAST + last]
 
 
 # -- window process → supervisor, one JSON object a line ---------------------------------------------------------------

@@ -191,19 +191,30 @@ def test_a_device_that_is_kept_for_a_larger_window() -> None:
     }
 
 
-def test_the_device_that_is_faster() -> None:
+OTHER_KIND = "the other kind of device is expected to have it done sooner, or has the memory for it"
+
+
+def shared(cpu_s: float, cuda_s: float) -> Driver:
+    """A GPU and a core, and what a window is known to take on each."""
     estimates = Estimates()
-    for device_type, seconds in (("cpu", 100.0), ("cuda", 1.0)):
-        estimates.observe("w:train", device_type, 100, seconds, None)  # type: ignore[arg-type]
+    estimates.observe("w:train", "cpu", 100, cpu_s, None)
+    estimates.observe("w:train", "cuda", 100, cuda_s, None)
     made = Driver()
     made.scheduler = Scheduler(estimates)
-    made.send(NodeJoined(devices=(gpu(0), cpu(1)))).submit(batch(device="mixed"), ["A", "B", "C"])
+    return made.send(NodeJoined(devices=(gpu(0), cpu(1))))
+
+
+def test_the_device_that_is_faster() -> None:
+    made = shared(cpu_s=100.0, cuda_s=1.0).submit(batch(device="mixed"), ["A", "B", "C"])
     assert made.launched == ["A"]
-    assert devices(made, B) == {
-        "GPU-0": "its slot is taken",
-        "cpu": "the other kind of device is expected to have it done sooner, or has the memory for it",
-    }
+    assert devices(made, B) == {"GPU-0": "its slot is taken", "cpu": OTHER_KIND}
     made.end(A, ending=RESULT)
+
+
+def test_the_device_for_which_a_window_waits_while_nothing_is_started() -> None:
+    made = shared(cpu_s=1.0, cuda_s=100.0).send(ShutdownRequested(mode="drain"))
+    made.submit(batch(device="mixed"), ["A"])
+    assert devices(made, A) == {"GPU-0": OTHER_KIND, "cpu": None}
 
 
 def test_a_batch_at_its_limit_goes_before_nobody() -> None:

@@ -85,7 +85,8 @@ def test_windows_of_other_sizes_count_for_their_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "medium"), [([5], 5), ([1, 1, 1, 1], 1), ([10, 10, 10, 500], 500), ([90] * 9 + [100], 90), ([0, 0], 0)]
+    ("rows", "medium"),
+    [([5], 5), ([1, 1, 1, 1], 1), ([10, 10, 10, 500], 500), ([90] * 9 + [100], 90), ([4, 3, 2], 3), ([0, 0], 0)],
 )
 def test_the_typical_window_has_half_of_all_rows_above_it(rows: list[int], medium: int) -> None:
     some = [planned(f"S{number}", count) for number, count in enumerate(rows)]

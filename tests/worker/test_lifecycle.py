@@ -119,10 +119,12 @@ async def test_preload(tmp_path: Path) -> None:
         ("tests.worker.workloads:missing", "the module has no such function"),
         ("tests.worker.workloads", "not of the form package.module:function"),
         ("broken:f", "importing broken failed: ZeroDivisionError"),
+        ("wordy:f", "importing wordy failed: ValueError"),
     ],
 )
 async def test_a_workload_that_cannot_be_loaded(tmp_path: Path, workload: str, message: str) -> None:
     (tmp_path / "broken.py").write_text("1/0\n")
+    (tmp_path / "wordy.py").write_text("raise ValueError('+é' * 30_000)\n")  # its answer comes in pieces
     async with Launcher(search_path=tmp_path, environment={**os.environ, "PYTHONPATH": str(REPOSITORY)}) as launcher:
         with pytest.raises(WorkloadNotLoadable, match=message) as caught:
             await launcher.preload(workload)
@@ -130,6 +132,20 @@ async def test_a_workload_that_cannot_be_loaded(tmp_path: Path, workload: str, m
         async with bench(tmp_path) as b:
             with pytest.raises(WorkloadNotLoadable, match=message):
                 await launcher.fork(b.job(workload) if ":" in workload else b.job(":x"), log_path=b.log, env={})
+
+
+async def test_a_workload_of_very_many_files_is_looked_at_as_any(tmp_path: Path) -> None:
+    names = [f"m{number:03}_{'x' * 100}" for number in range(500)]
+    for name in names:
+        (tmp_path / f"{name}.py").touch()
+    (tmp_path / "many.py").write_text("".join(f"import {name}\n" for name in names))
+    async with Launcher(search_path=tmp_path) as launcher:
+        with pytest.raises(WorkloadNotLoadable, match="no such function"):
+            await launcher.preload("many:f")
+        ((link,),) = launcher._links.values()
+        assert not link.is_outdated
+        (tmp_path / f"{names[-1]}.py").write_text("changed = True\n")
+        assert link.is_outdated
 
 
 async def test_a_workload_that_was_mended_can_be_loaded(tmp_path: Path) -> None:

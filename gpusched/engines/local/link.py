@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import collections
 import contextlib
@@ -11,12 +10,12 @@ import signal
 import socket
 
 import anyio
-import msgspec
 
 from gpusched.engines.condition import Condition
 from gpusched.engines.engine import LaunchRefused, LibraryNotLoadable, NoMemoryToFork, WorkloadNotLoadable
 from gpusched.engines.local import groups, leftovers, proc
 from gpusched.engines.local.early import Started
+from gpusched.engines.local.packets import Replies, close_all, packed, rights
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
 from gpusched.teacher.runtime import remedy_for
@@ -49,9 +48,6 @@ WATCH_S = 1.0
 STOPPED_S = 10.0
 HANG_S = 30.0
 
-_encoder = msgspec.json.Encoder()
-_reply_decoder = msgspec.json.Decoder(LauncherReply)
-
 
 def _not_loadable(message: str, traceback: str) -> WorkloadNotLoadable:
     first = remedy_for(message)
@@ -80,6 +76,7 @@ class Link:
         self.closed = False
         self._closing = anyio.Event()
         self._hung_up = False
+        self._replies = Replies()
         self._outgoing: collections.deque[tuple[bytes, tuple[int, ...]]] = collections.deque()
         self.processes: dict[int, Process] = {}
         #: files of the workload, as they were when the launcher imported them
@@ -98,7 +95,7 @@ class Link:
 
         Raises OSError if there is no descriptor for a large request.
         """
-        self._outgoing.append(_packed(request, descriptors))
+        self._outgoing.append(packed(request, descriptors))
         if len(self._outgoing) == 1:
             self._flush()
         if self._watch_timer is None:
@@ -135,7 +132,7 @@ class Link:
         while self._outgoing:
             packet, descriptors = self._outgoing[0]
             try:
-                self._socket.sendmsg([packet], _rights(descriptors))
+                self._socket.sendmsg([packet], rights(descriptors))
             except BlockingIOError:
                 self._loop.add_writer(self._socket, self._flush_later)
                 return
@@ -144,7 +141,7 @@ class Link:
             except OSError:
                 self.kill()  # it will not hear of this request: so that whoever waits for an answer hears of its end
             self._outgoing.popleft()
-            _close_all(descriptors)
+            close_all(descriptors)
 
     def _flush_later(self) -> None:
         self._loop.remove_writer(self._socket)
@@ -163,7 +160,8 @@ class Link:
             if not packet:
                 self._hang_up()
                 return
-            self._handle(_reply_decoder.decode(packet))
+            if (reply := self._replies.take(packet)) is not None:
+                self._handle(reply)
 
     def _handle(self, reply: LauncherReply) -> None:
         self._silent_since = None
@@ -272,7 +270,7 @@ class Link:
         self._loop.remove_writer(self._socket)
         self._socket.close()
         for _, descriptors in self._outgoing:
-            _close_all(descriptors)
+            close_all(descriptors)
         self._outgoing.clear()
         self._hung_up = True
         self._closing.set()
@@ -363,35 +361,6 @@ async def _see_off(process: Process) -> None:
     while not await groups.group_gone(process.pid, groups.KILL_GRACE_S):
         process.be_stuck(next(iter(proc.members(process.pid)), process.pid))
     process.set_gone(ProcessEnd(launcher_lost=True))
-
-
-def _close_all(descriptors: tuple[int, ...]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
-def _packed(request: LauncherRequest, descriptors: tuple[int, ...]) -> tuple[bytes, tuple[int, ...]]:
-    """A request's packet and its descriptors, the last of which has a request that is large."""
-    packet = _encoder.encode(request)
-    if len(packet) <= MAX_PACKET_BYTES:
-        return packet, descriptors
-    try:
-        return b"in memory file", (*descriptors, _memory_file(packet))
-    except OSError:
-        _close_all(descriptors)
-        raise
-
-
-def _memory_file(content: bytes) -> int:
-    descriptor = os.memfd_create("gpusched-request", os.MFD_CLOEXEC)
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    return descriptor
-
-
-def _rights(descriptors: tuple[int, ...]) -> list[tuple[int, int, array.array[int]]]:
-    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
 
 
 def _retrieve(answer: asyncio.Future[float]) -> None:

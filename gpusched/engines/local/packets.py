@@ -1,0 +1,66 @@
+"""Packets between the supervisor and a launcher process: of large requests in a memory file, of replies in pieces."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+
+import msgspec
+
+from gpusched.worker.messages import CONTINUED, MAX_PACKET_BYTES, LauncherReply, LauncherRequest
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(LauncherReply)
+
+_BRACE, _CONTINUED = b"{"[0], CONTINUED[0]
+
+
+def packed(request: LauncherRequest, descriptors: tuple[int, ...]) -> tuple[bytes, tuple[int, ...]]:
+    """A request's packet and its descriptors, the last of which has a request that is large.
+
+    Raises OSError, with the descriptors closed, if there is none for a large request.
+    """
+    packet = _encoder.encode(request)
+    if len(packet) <= MAX_PACKET_BYTES:
+        return packet, descriptors
+    try:
+        return b"in memory file", (*descriptors, _memory_file(packet))
+    except OSError:
+        close_all(descriptors)
+        raise
+
+
+def rights(descriptors: tuple[int, ...]) -> list[tuple[int, int, array.array[int]]]:
+    """Descriptors as `sendmsg` takes them."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+
+
+def close_all(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+class Replies:
+    """Decodes replies, the pieces of large ones together."""
+
+    def __init__(self) -> None:
+        self._pieces = b""
+
+    def take(self, packet: bytes) -> LauncherReply | None:
+        """The reply that is complete with this packet; None: there is more of it to come."""
+        if packet[0] != _BRACE:
+            self._pieces += packet[1:]
+            if packet[0] == _CONTINUED:
+                return None
+            packet, self._pieces = self._pieces, b""
+        reply: LauncherReply = _decoder.decode(packet)
+        return reply
+
+
+def _memory_file(content: bytes) -> int:
+    descriptor = os.memfd_create("gpusched-request", os.MFD_CLOEXEC)
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    return descriptor
