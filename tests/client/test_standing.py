@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.cells import cell_len
 from rich.text import Text
@@ -14,7 +15,7 @@ from gpusched.client.drawing.palette import COLOURS, STYLES
 from gpusched.client.drawing.standing import BatchScreen, BatchTable, Failures, Seen
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.failures import by_reason, failed_window
-from gpusched.client.views.standing import STANDINGS, Wanted, by_urgency, standing
+from gpusched.client.views.standing import STANDINGS, Wanted, by_urgency, standing, why_held
 from gpusched.core.model import Slot
 from gpusched.core.states import Failure, FailureKind
 from gpusched.core.statuses import OUTCOMES, UNFINISHED
@@ -217,6 +218,26 @@ def test_a_finished_batch_has_a_rate_and_nothing_left() -> None:
     assert "252 windows: 240 succeeded, 8 skipped, 3 failed, 1 timed out" in shown
     assert "in all" in shown
     assert " left" not in shown
+
+
+@pytest.mark.parametrize(
+    ("counts", "stands", "why"),
+    [
+        ({"succeeded": 9, "held": 1}, "held", "the window that is left"),
+        ({"held": 3}, "held", "all 3 windows that are left"),
+        ({"held": 3, "queued": 1}, "waiting", None),
+        ({"held": 3, "running": 1}, "running", None),
+    ],
+)
+def test_a_batch_of_which_only_held_windows_are_left_is_held(
+    counts: dict[str, int], stands: str, why: str | None
+) -> None:
+    """It was said to wait, and nobody was told for what."""
+    one = msgspec.structs.replace(status("h"), counts=counts)
+    assert (standing(one), why_held(one)) == (stands, why)
+    told = f"h is held: {why}; `gpusched release h` lets it go on"
+    assert (told in drawn(BatchTable(batches=[Seen(batch=one, monotonic=NOW)]), 120, 24)) == (why is not None)
+    assert (f"  held: {why}\n" in drawn(screen(one), 120, 24)) == (why is not None)
 
 
 def test_a_held_batch_says_why_and_how_it_goes_on() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from gpusched.client.drawing.run import Frame
 from gpusched.client.views.batch import KEPT_FAILURES, BatchView
 from gpusched.client.views.reasons import general_reason
 from gpusched.core.events import ChangeRequested, NodeJoined, WindowMoved
@@ -14,7 +15,7 @@ from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Failed, Finished, Queued, Running, Starting, Succeeded, TimedOut
 from gpusched.core.statuses import OUTCOMES, name_of
 from gpusched.protocol import BatchStatus, Snapshot
-from tests.client.support import TEACHER_METRICS, Onlooker, calls
+from tests.client.support import TEACHER_METRICS, Onlooker, calls, drawn
 from tests.client.test_windows import line
 from tests.core.support import RESULT, batch, cpu, failure, gpu, key, label, planned
 
@@ -204,6 +205,17 @@ def test_what_ran_when_one_began_to_look_counts_from_then_on() -> None:
         WindowMoved(key=key("D"), old=Queued(), new=Starting(attempt=1, slot=slots[0]), reason="", at=1064.0), 54.0
     )
     assert view.rate(54.0) == pytest.approx(0.75)
+
+
+def test_held_windows_are_counted_apart_from_those_that_wait() -> None:
+    onlooker = Onlooker(gpu(0, capacity=1))
+    onlooker.submit(batch(), ["A", "B", "C"])
+    onlooker.send(ChangeRequested(verb="hold", batch_id=key("B").batch_id, label=label("B")))
+    assert onlooker.view.held == 1
+    frame = Frame(view=onlooker.view, began=0.0, monotonic=onlooker.at)
+    assert "1 running · 1 waiting · 1 held" in drawn(frame, 80, 24)
+    onlooker.send(ChangeRequested(verb="release", batch_id=key("B").batch_id, label=label("B")))
+    assert onlooker.view.held == 0
 
 
 def test_a_window_that_is_to_be_held_has_been_in_its_place_since_it_was_placed() -> None:

@@ -78,8 +78,8 @@ def submit(options: argparse.Namespace) -> int:
             errors.print(note)
         if submitted.changes:
             errors.print(f"It goes on with {'; '.join(submitted.changes)}")
-        if batch.held_reason is not None:
-            errors.print(f"Held: {batch.held_reason}; {standing.way_on(batch)}")
+        if (why := standing.why_held(batch)) is not None:
+            errors.print(f"Held: {why}; {standing.way_on(batch)}")
         if not options.wait:
             return DONE
         from gpusched.cli.waiting import Wait

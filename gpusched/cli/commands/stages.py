@@ -16,7 +16,7 @@ from gpusched.cli.verdict import exit_code, is_nothing
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
 from gpusched.client.following import follow
-from gpusched.client.views.standing import way_on
+from gpusched.client.views.standing import way_on, why_held
 from gpusched.core.statuses import totals
 from gpusched.errors import DONE, INTERRUPTED, NOTHING_TO_TRAIN, UsageError
 from gpusched.protocol import BatchStatus
@@ -111,7 +111,10 @@ def wait_for(socket: Path | None, batch_id: str) -> tuple[int, BatchStatus]:
     with reach(socket) as followed, reach(socket) as asked:
         subscription = followed.subscribe(batch_id)
         # Asked after the subscription began: what ends it later is among the updates.
-        if asked.batch(batch_id).batch.state in ("waiting", "open"):
+        batch = asked.batch(batch_id).batch
+        if batch.state in ("waiting", "open"):
+            if (why := why_held(batch)) is not None:
+                print(f"{batch_id} is held: {why}; {way_on(batch)}", file=sys.stderr)  # noqa: T201
             follow(subscription, batch_id)
         return _ended(asked, batch_id)
 

@@ -18,7 +18,7 @@ from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, 
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.trouble import remedy
 from gpusched.client.views.failures import FailureGroup, by_reason, failed_window
-from gpusched.client.views.standing import Wanted, standing
+from gpusched.client.views.standing import Wanted, standing, why_held
 from gpusched.core.statuses import FAILURES, totals
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE
@@ -62,8 +62,8 @@ def _one(source: Source, batch_id: str, *, as_json: bool) -> None:
         _print_rows([batch])
         if choice is not None and choice.reason:
             print(choice.reason, file=sys.stderr)  # noqa: T201
-        if batch.held_reason is not None:
-            print(f"Held: {batch.held_reason}; {way_on(source, batch)}")  # noqa: T201
+        if (why := why_held(batch)) is not None:
+            print(f"Held: {why}; {way_on(source, batch)}")  # noqa: T201
         elif batch.waits:
             print(f"It waits {batch.waits}")  # noqa: T201
         _print_failures(source, batch)

@@ -113,8 +113,10 @@ class _Layout:
         # Nothing is red as long as there is nothing to be alarmed by.
         parts = [(text, "dim" if text.startswith("0 ") else style) for text, style in parts]
         parts.append((f"{len(view.running)} running", "bold"))
-        if waiting := view.total - view.done - len(view.running):
+        if waiting := view.total - view.done - len(view.running) - view.held:
             parts.append((f"{waiting} waiting", ""))
+        if view.held:
+            parts.append((f"{view.held} held", STYLES["held"]))
         if view.retries:
             parts.append((f"{view.retries} retried", "yellow"))
         return flowed(parts, f" {self._draw.dot} ", self._width)

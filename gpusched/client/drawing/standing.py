@@ -15,7 +15,7 @@ from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.text import Glyphs, device_name, duration, glyphs, per_second
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.failures import FailureGroup
-from gpusched.client.views.standing import by_urgency, failures, standing, way_on
+from gpusched.client.views.standing import by_urgency, failures, standing, way_on, why_held
 from gpusched.core.statuses import FAILURES, OUTCOMES, UNFINISHED, tally, words
 from gpusched.protocol import BatchStatus, WindowLine
 
@@ -82,8 +82,8 @@ class BatchTable(msgspec.Struct, frozen=True, kw_only=True):
             _paint(line, row, widths, STYLES.get(standing(one.batch), ""))
             yield line
         for one in ordered:
-            if one.batch.held_reason is not None:
-                held = f"{one.batch.id} is held: {one.batch.held_reason}; {way_on(one.batch)}"
+            if (why := why_held(one.batch)) is not None:
+                held = f"{one.batch.id} is held: {why}; {way_on(one.batch)}"
                 yield Text(draw.clean(held), STYLES["held"], overflow="fold")
             elif one.batch.waits:
                 yield Text(draw.clean(f"{one.batch.id} waits {one.batch.waits}"), "dim", overflow="fold")
@@ -196,8 +196,8 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
         heading.append(f"  {state}", STYLES.get(state, ""))
         ago = duration(max(0.0, (batch.at or batch.submitted_at) - batch.submitted_at))
         yield heading.append(f"  submitted{by} {ago} ago", "not bold")
-        if batch.held_reason is not None:
-            yield Text(f"  held: {draw.clean(batch.held_reason)}", STYLES["held"], overflow="fold")
+        if (why := why_held(batch)) is not None:
+            yield Text(f"  held: {draw.clean(why)}", STYLES["held"], overflow="fold")
             yield Text(f"  {draw.clean(self.way_on)}", overflow="fold")
         if batch.waits:
             yield Text(f"  waits {draw.clean(batch.waits)}; it is planned then", overflow="fold")

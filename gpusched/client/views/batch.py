@@ -26,7 +26,7 @@ from gpusched.core.events import (
 )
 from gpusched.core.model import Slot
 from gpusched.core.planning import with_remedy
-from gpusched.core.states import Active, Failed, Failure, Finished, Outcome, Queued, Running, Skipped
+from gpusched.core.states import Active, Failed, Failure, Finished, Held, Outcome, Queued, Running, Skipped
 from gpusched.core.statuses import FAILURES, OUTCOMES, name_of, tally, totals
 from gpusched.core.worth import is_constant
 from gpusched.protocol import Snapshot, WindowLine
@@ -52,6 +52,8 @@ class BatchView:
         self.running: dict[int, RunningWindow] = {}
         #: device and node by slot index, of every slot that has been seen at work
         self.devices: dict[int, tuple[str, str]] = {}
+        #: windows that are held, each by itself or with the batch
+        self.held = 0
         self.held_reason: str | None = None
         #: of a stage that has not started: until when, in words
         self.waits = ""
@@ -114,6 +116,7 @@ class BatchView:
                 self.waits = batch.waits if batch.state == "waiting" else ""
                 self.total = sum(batch.counts.values())
                 self.counts = {name: batch.counts.get(name, 0) for name in OUTCOMES}
+                self.held = batch.counts.get("held", 0)
                 self.finished, self.constants = batch.state == "finished", batch.constants
         for window in snapshot.active:
             if window.key.batch_id == batch_id and window.slot is not None:
@@ -238,6 +241,7 @@ class BatchView:
         self.output_dir = update.batch.output_dir
         self.total = len(update.windows)
         self.counts = dict.fromkeys(OUTCOMES, 0)
+        self.held = sum(isinstance(state, Held) for _, state in update.windows)
         self.finished, self.held_reason, self.retries, self.refused = False, None, 0, 0
         self.running, self._slot_of, self._failures, self._unlaunched = {}, {}, {}, {}
         self.skips, self._skipped, self.constants = Reasons(), {}, 0
@@ -258,6 +262,7 @@ class BatchView:
         label, old, new = update.key.label, update.old, update.new
         ran = None
         self.constants += is_constant(new) - is_constant(old)
+        self.held += isinstance(new, Held) - isinstance(old, Held)
         if isinstance(old, Active) and not isinstance(new, Active):
             self._slot_of.pop(label, None)
             ran = self.running.pop(old.slot.index, None)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from gpusched.core.statuses import ACTIVE, FAILURES, tally
+from gpusched.core.statuses import ACTIVE, FAILURES, UNFINISHED, tally
 from gpusched.protocol import BatchStatus
 
 Standing = Literal["running", "waiting", "held", "finished"]
@@ -18,7 +18,18 @@ def standing(batch: BatchStatus) -> Standing:
     """The present activity of a batch."""
     if batch.state != "open":
         return batch.state
-    return "running" if tally(batch.counts, ACTIVE) else "waiting"
+    if tally(batch.counts, ACTIVE):
+        return "running"
+    return "waiting" if why_held(batch) is None else "held"
+
+
+def why_held(batch: BatchStatus) -> str | None:
+    """Why nothing more of a batch starts until it is released: it is held, or every window is that is left."""
+    held = batch.counts.get("held", 0)
+    if batch.held_reason is not None or batch.state != "open" or not held:
+        return batch.held_reason
+    left = tally(batch.counts, UNFINISHED)
+    return None if left > held else f"{'the window that is' if held == 1 else f'all {held} windows that are'} left"
 
 
 def failures(batch: BatchStatus) -> int:
