@@ -105,6 +105,25 @@ def lasting_phase(task: Task, directory: Path, report: Report) -> Result:
     return _RESULT
 
 
+def reports_in_a_thread(task: Task, directory: Path, report: Report) -> Result:
+    """As a library does that calls back from a thread of its own."""
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for number in range(3):
+                report("train", number, 3)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+    return _RESULT
+
+
 def prints_much(task: Task, directory: Path, report: Report) -> Result:
     for _ in range(20_000):
         print("x" * 99)
