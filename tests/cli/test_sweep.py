@@ -183,6 +183,11 @@ def test_a_parameter_that_is_none_is_told_of_with_its_place(shell: Shell) -> Non
     place = shell.directory / "points.csv"
     said = shell.refused("plan", "symbols.txt", *DATES, "--params", "points.csv", code=4)
     assert f"error: {place}: num_leaves;horizon: there is no setting of that name" in said
+    (shell.directory / "windows.jsonl").write_text(
+        '{"symbol": "ABC", "start": "2022-01-01", "end": "2022-06-30", "parameters": {"horizn": 5}}'
+    )
+    said = shell.refused("plan", "windows.jsonl", code=4)
+    assert "windows.jsonl: horizn: there is no setting of that name" in said
     said = shell.refused("plan", "symbols.txt", *DATES, "--param", "horizn=5", code=4)
     assert "error: --param: horizn: there is no setting of that name" in said
 

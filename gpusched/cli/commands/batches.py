@@ -160,7 +160,8 @@ def ask(options: argparse.Namespace) -> Ask:
     try:
         spec = with_points(spec, named.asked.points, swept)
     except BadValue as error:
-        error.place = error.place or origin_of_parameter(str(error.details["key"]), params, file)
+        rows = (str(file), swept) if file else (str(options.symbols_file), named.asked.points)
+        error.place = error.place or origin_of_parameter(str(error.details["key"]), params, *rows)
         raise
     places = origins_of_points(params, str(file or options.symbols_file), spec)
     return Ask(
