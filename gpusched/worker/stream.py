@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import time
@@ -43,21 +44,23 @@ class MergedProgress:
 
     A call is sent at once if the interval since the last message is over. Otherwise the latest call is sent when it is:
     by the next call, or by an alarm if there is none, so that a long phase is seen, too (unless it is one call into a
-    library: the alarm runs only between Python's instructions, and does not interrupt system calls). A window that is
-    shorter than the interval sends nothing.
+    library: the alarm runs only between Python's instructions, and does not interrupt system calls). Only the main
+    thread can set the alarm: what another one reports may wait for the next call. A window that is shorter than the
+    interval sends nothing.
     """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._pending: tuple[str, int, int] | None = None
         self._armed = False
+        self._main_thread = _thread.get_ident()
         self._due_at = time.monotonic() + PROGRESS_INTERVAL_S
 
     def __call__(self, phase: str, round: int = 0, rounds: int = 0) -> None:
         self._pending = (phase, round, rounds)
         if time.monotonic() >= self._due_at:
             self._send_pending()
-        elif not self._armed:
+        elif not self._armed and _thread.get_ident() == self._main_thread:
             self._arm()
 
     def stop(self) -> None:

@@ -44,6 +44,12 @@ async def test_an_abuser_is_killed(tmp_path: Path) -> None:
         assert (await b.run("writes_endless_progress")).signal == signal.SIGKILL
 
 
+async def test_a_thread_may_report(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        assert (await b.run("reports_in_a_thread")).exit_code == 0, b.last
+        assert isinstance(b.last, WindowResult)
+
+
 async def test_many_reports_become_few_messages(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         began = time.monotonic()

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from gpusched.worker.child import PIPE
 from gpusched.workload import (
@@ -103,6 +103,42 @@ def lasting_phase(task: Task, directory: Path, report: Report) -> Result:
     report("train", 1, 2)
     wait_for_line(task)
     return _RESULT
+
+
+def reports_in_a_thread(task: Task, directory: Path, report: Report) -> Result:
+    """As a library does that calls back from a thread of its own."""
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for number in range(3):
+                report("train", number, 3)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+    return _RESULT
+
+
+class _Tee:
+    """A stream that cannot be flushed, in the place of another one."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def replaces_its_streams(task: Task, directory: Path, report: Report) -> Result:
+    sys.stdout = sys.stderr = cast(TextIO, _Tee())
+    return _RESULT
+
+
+def replaces_its_streams_and_raises(task: Task, directory: Path, report: Report) -> NoReturn:
+    sys.stdout, sys.stderr = cast(TextIO, None), cast(TextIO, object())
+    raise KeyboardInterrupt
 
 
 def prints_much(task: Task, directory: Path, report: Report) -> Result:
