@@ -8,6 +8,7 @@ import signal
 import time
 import traceback
 from types import FrameType
+from typing import cast
 
 import msgspec
 
@@ -18,6 +19,7 @@ from gpusched.workload import ProgramFailed, ProgramSkipped
 
 #: seconds between progress messages, at least
 PROGRESS_INTERVAL_S = 0.2
+MAX_PHASE_CHARS = 200
 MAX_MESSAGE_CHARS = 4 * 1024
 MAX_TRACEBACK_CHARS = 64 * 1024
 #: exit code of a process whose supervisor is gone
@@ -86,7 +88,17 @@ class MergedProgress:
             return
         self._due_at = time.monotonic() + PROGRESS_INTERVAL_S
         phase, round, rounds = pending
-        self._stream.send(Progress(phase=phase, round=round, rounds=rounds))
+        # Whatever a workload reports (numbers of numpy, averages), it is no reason for its window to fail.
+        phase = encodable(str(phase)[:MAX_PHASE_CHARS])
+        self._stream.send(Progress(phase=phase, round=_whole(round), rounds=_whole(rounds)))
+
+
+def _whole(number: object) -> int:
+    """A number as a whole one; 0 for anything else."""
+    try:
+        return int(cast(int, number))
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def error_message(kind: ErrorKind, error: BaseException) -> Error:

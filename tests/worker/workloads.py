@@ -16,6 +16,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
@@ -98,6 +100,13 @@ def many_rounds(task: Task, directory: Path, report: Report) -> Result:
     return _RESULT
 
 
+def reports_anything(task: Task, directory: Path, report: Any) -> Result:
+    """One call with what is no whole number or no text, until the test says so."""
+    report(*{"array": ("train", Decimal(3), 10.0), "text": ("\ud800" * 10**7, None, "two")}[task.symbol])
+    wait_for_line(task)
+    return _RESULT
+
+
 def lasting_phase(task: Task, directory: Path, report: Report) -> Result:
     """One call right at the start of a phase in which nothing else is reported, until the test says so."""
     report("train", 1, 2)
@@ -107,20 +116,9 @@ def lasting_phase(task: Task, directory: Path, report: Report) -> Result:
 
 def reports_in_a_thread(task: Task, directory: Path, report: Report) -> Result:
     """As a library does that calls back from a thread of its own."""
-    raised: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            for number in range(3):
-                report("train", number, 3)
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if raised:
-        raise raised[0]
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(3):
+            pool.submit(report, "train", number, 3).result()
     return _RESULT
 
 
