@@ -51,6 +51,11 @@ class NoArtifact(InputError):
     )
 
 
+class NotOneRow(InputError):
+    problem = "a table of {rows} has no {name} of its own"
+    remedy = "give one of its rows, such as frame.iloc[0]"
+
+
 class NoModel(InputError):
     problem = "{path} is no LightGBM model: {why}"
     remedy = "the workload wrote it; read it as that workload does"
@@ -80,7 +85,10 @@ def load_results(paths: Source | Iterable[Source]) -> pd.DataFrame:
 
 
 def load_model(row: object) -> lightgbm.Booster:
-    """The model of a window: a row of `load_results`, or a result's directory. Raises NoArtifact and NoModel."""
+    """The model of a window: a row of `load_results`, or a result's directory.
+
+    Raises NoArtifact, NotOneRow, NoModel.
+    """
     import lightgbm
 
     path = _artifact(row, "model.txt")
@@ -268,6 +276,9 @@ def _own_settings(metadata: Metadata) -> dict[str, Any]:
 def _artifact(row: object, name: str) -> Path:
     """The path of a file of a window's result."""
     place: object = row
+    if getattr(row, "ndim", 1) > 1:
+        rows = len(row)  # type: ignore[arg-type]  # a frame has rows
+        raise NotOneRow(rows=f"{rows} row" if rows == 1 else f"{rows} rows", name=name)
     if not isinstance(row, str | os.PathLike):
         place = row.get("artifacts_path") if hasattr(row, "get") else getattr(row, "artifacts_path", None)
     if not isinstance(place, str | os.PathLike):  # None, or NaN

@@ -161,7 +161,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
 
 
 class Report(Protocol):
-    """Report the progress of a window to the supervisor. Cheap: calls in quick succession are merged."""
+    """Report the progress of a window, from any thread. Cheap: calls in quick succession are merged."""
 
     def __call__(self, phase: str, round: int = 0, rounds: int = 0) -> None: ...
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import gpusched
-from gpusched.results import NoArtifact, NoModel, NoResults
+from gpusched.results import NoArtifact, NoModel, NoResults, NotOneRow
 from gpusched.worker.messages import WindowJob
 from gpusched.worker.window import run_window
 from tests.teacher.support import ignore, walk, window_task, write_daily
@@ -163,6 +163,9 @@ def test_a_row_leads_to_its_files(trained: pd.DataFrame) -> None:
 
 
 def test_what_has_no_result_is_refused(trained: pd.DataFrame) -> None:
+    for rows in (1, 2):
+        with pytest.raises(NotOneRow, match=rf"a table of {rows} rows? has no model\.txt of its own\n.*frame\.iloc"):
+            gpusched.load_model(pd.DataFrame([{"artifacts_path": "here"}] * rows))
     with pytest.raises(NoArtifact, match=r"has no model\.txt: it has no result"):
         gpusched.load_model(trained.iloc[1])
     row = trained.iloc[0]

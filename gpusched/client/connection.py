@@ -307,8 +307,8 @@ class Connection:
 
     def _ask(self, request: Request) -> None:
         assert not self._busy, "the last answer was not read to its end"
-        self._busy = True
         self._link.send(request)
+        self._busy = True
 
     def _answer(self, *kinds: type[Answer]) -> Answer:
         reply = self._link.receive()

@@ -11,6 +11,7 @@ from gpusched import __version__
 from gpusched.errors import NO_DAEMON, USAGE, DaemonError, GpuschedError, InputError, ReplacementRefused, UsageError
 from gpusched.protocol import (
     MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
     PROTOCOL,
     BadFrame,
     Hello,
@@ -46,6 +47,11 @@ class Unresponsive(DaemonError):
 class HungUp(DaemonError):
     problem = "the daemon at {path} closed the connection"
     remedy = "it may have been stopped, or this client was too slow; accepted batches are safe: `gpusched status`"
+
+
+class RequestTooLarge(InputError):
+    problem = "the request takes {size} MiB, and the daemon takes {most} MiB at most"
+    remedy = "submit the batch in parts: several files with fewer windows each, or fewer points of a sweep"
 
 
 def limit_wait(peer: socket.socket, option: int, seconds: int) -> None:
@@ -107,8 +113,10 @@ class Link:
                 raise NotADaemon(path=self.path, cause="no welcome")
 
     def send(self, message: Hello | Request) -> None:
-        """Send a frame; raises Unresponsive if the daemon does not take it."""
+        """Send a frame. Raises Unresponsive if the daemon does not take it, RequestTooLarge if it would not."""
         frame = encode(message)
+        if len(frame) > MAX_REQUEST_BYTES:
+            raise RequestTooLarge(size=f"{len(frame) / 2**20:.1f}", most=MAX_REQUEST_BYTES >> 20)
         # A daemon that has closed the connection may have sent its reason first: `receive` finds it.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             try:

@@ -131,6 +131,13 @@ def origins_of_points(params: Sequence[str], file: str, spec: BatchSpec) -> dict
     return {name: "--param" if name in typed else file for name in names}
 
 
+def origin_of_parameter(key: str, params: Sequence[str], file: str, rows: Mapping[str, Parameters]) -> str | None:
+    """Where a parameter is given that the workload does not have: by `--param`, in the rows of `file`, or unknown."""
+    if key in {text.partition("=")[0].strip() for text in params}:
+        return "--param"
+    return file if any(key in parameters for parameters in rows.values()) else None
+
+
 def _at(window: Window, own: Parameters, swept: Parameters) -> tuple[Window, Parameters]:
     if both := own.keys() & swept.keys():
         raise ParametersTwice(name=min(both), one=f"window {window.label}", other="the sweep")

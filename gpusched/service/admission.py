@@ -31,6 +31,7 @@ from gpusched.engines.engine import resolve
 from gpusched.errors import DaemonError, InputError, one_error
 from gpusched.protocol import Submit
 from gpusched.service.clients import Peer
+from gpusched.service.heartbeat import beating
 from gpusched.service.submission import BadSubmission, check, check_terms
 from gpusched.service.territory import Place, Territory, foreign, is_same, unreadable, user_name
 from gpusched.supervisor.existing import taken_over
@@ -195,16 +196,15 @@ class Admission:
     async def _planned(
         self, request: Submit, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
     ) -> tuple[Plan, Choice | None]:
-        async with self._surveys:
-            with one_error():
-                log = f"{batch_id}/survey.log"
+        with one_error():
+            async with beating(on_progress) as reach, self._surveys:
                 return await self._runtime.planner.plan(
                     request.spec,
                     output_dir,
-                    log=log,
+                    log=f"{batch_id}/survey.log",
                     existing=request.existing,
                     origins=request.origins,
-                    on_progress=on_progress,
+                    on_progress=reach,
                 )
 
     async def _make_way(self, batch_id: str, windows: int) -> None:

@@ -187,9 +187,13 @@ class Requests:
 
     async def _submit(self, request: Submit, client: Client) -> None:
         scope = anyio.CancelScope()
+        told = Surveyed(done=0, total=0)
 
         def on_progress(done: int, total: int) -> None:
-            client.tell(Surveyed(done=done, total=total))
+            nonlocal told
+            if (reached := Surveyed(done=done, total=total)) != told:
+                told = reached
+                client.tell(told)
             if client.gone:  # nobody waits for the answer, and the batch is not accepted yet
                 scope.cancel()
 

@@ -53,8 +53,10 @@ def become_window(
     except BaseException:  # nothing above could catch it: it goes to the log
         traceback.print_exc(file=sys.stderr)
     finally:
-        _flush()
-        os._exit(exit_code)
+        try:
+            _flush()
+        finally:  # whatever the workload has made of its streams: a copy of the launcher would kill the other windows
+            os._exit(exit_code)
 
 
 def _detach(pipe: int, log: int, launcher: int, memory_file: int | None) -> None:
@@ -115,5 +117,5 @@ def _code_of(stop: SystemExit) -> int:
 
 def _flush() -> None:
     for file in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # closed by the workload, or the disk is full
+        with contextlib.suppress(Exception):  # closed or replaced by the workload, or the disk is full
             file.flush()

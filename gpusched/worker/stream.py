@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import time
 import traceback
 from types import FrameType
+from typing import cast
 
 import msgspec
 
@@ -17,6 +19,7 @@ from gpusched.workload import ProgramFailed, ProgramSkipped
 
 #: seconds between progress messages, at least
 PROGRESS_INTERVAL_S = 0.2
+MAX_PHASE_CHARS = 200
 MAX_MESSAGE_CHARS = 4 * 1024
 MAX_TRACEBACK_CHARS = 64 * 1024
 #: exit code of a process whose supervisor is gone
@@ -43,21 +46,23 @@ class MergedProgress:
 
     A call is sent at once if the interval since the last message is over. Otherwise the latest call is sent when it is:
     by the next call, or by an alarm if there is none, so that a long phase is seen, too (unless it is one call into a
-    library: the alarm runs only between Python's instructions, and does not interrupt system calls). A window that is
-    shorter than the interval sends nothing.
+    library: the alarm runs only between Python's instructions, and does not interrupt system calls). Only the main
+    thread can set the alarm: what another one reports may wait for the next call. A window that is shorter than the
+    interval sends nothing.
     """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._pending: tuple[str, int, int] | None = None
         self._armed = False
+        self._main_thread = _thread.get_ident()
         self._due_at = time.monotonic() + PROGRESS_INTERVAL_S
 
     def __call__(self, phase: str, round: int = 0, rounds: int = 0) -> None:
         self._pending = (phase, round, rounds)
         if time.monotonic() >= self._due_at:
             self._send_pending()
-        elif not self._armed:
+        elif not self._armed and _thread.get_ident() == self._main_thread:
             self._arm()
 
     def stop(self) -> None:
@@ -83,7 +88,17 @@ class MergedProgress:
             return
         self._due_at = time.monotonic() + PROGRESS_INTERVAL_S
         phase, round, rounds = pending
-        self._stream.send(Progress(phase=phase, round=round, rounds=rounds))
+        # Whatever a workload reports (numbers of numpy, averages), it is no reason for its window to fail.
+        phase = encodable(str(phase)[:MAX_PHASE_CHARS])
+        self._stream.send(Progress(phase=phase, round=_whole(round), rounds=_whole(rounds)))
+
+
+def _whole(number: object) -> int:
+    """A number as a whole one; 0 for anything else."""
+    try:
+        return int(cast(int, number))
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def error_message(kind: ErrorKind, error: BaseException) -> Error:

@@ -177,6 +177,21 @@ def test_parameters_that_cannot_be_are_refused_before_anything_starts(shell: She
     assert not (shell.directory / "gpusched-runs").exists()
 
 
+def test_a_parameter_that_is_none_is_told_of_with_its_place(shell: Shell) -> None:
+    """The heading of a file with semicolons was refused as if it had been typed."""
+    (shell.directory / "points.csv").write_text("num_leaves;horizon\n7;3\n")
+    place = shell.directory / "points.csv"
+    said = shell.refused("plan", "symbols.txt", *DATES, "--params", "points.csv", code=4)
+    assert f"error: {place}: num_leaves;horizon: there is no setting of that name" in said
+    (shell.directory / "windows.jsonl").write_text(
+        '{"symbol": "ABC", "start": "2022-01-01", "end": "2022-06-30", "parameters": {"horizn": 5}}'
+    )
+    said = shell.refused("plan", "windows.jsonl", code=4)
+    assert "windows.jsonl: horizn: there is no setting of that name" in said
+    said = shell.refused("plan", "symbols.txt", *DATES, "--param", "horizn=5", code=4)
+    assert "error: --param: horizn: there is no setting of that name" in said
+
+
 def test_a_sweep_from_the_command_to_its_results(gpusched: Command) -> None:
     grid = ("--param", "lightgbm.num_leaves=4,8", "--param", "labels.horizon=2,3", "--set", "lightgbm.num_iterations=5")
     run = ("run", "--symbols", "ABC,NONE", *DATES, "--device", "cpu", "--json", "-o", "out", *grid)

@@ -157,6 +157,7 @@ def test_a_window_that_wrote_nothing_is_named_and_no_log_is(tmp_path: Path) -> N
     (tmp_path / f"{label}.1.log").touch()
     assert log_of(tmp_path, label, 1) == tmp_path / f"{label}.1.log"
     assert log_of(tmp_path, label, 2) is None
+    assert log_of(tmp_path, label, 2, "n1") == tmp_path / f"{label}.2.log", "the node may keep it"
     with closed(tmp_path) as private:
         assert log_of(private, label, 2) == tmp_path / f"{label}.2.log", "nobody knows"
 

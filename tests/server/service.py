@@ -16,7 +16,7 @@ from gpusched.config import Cache, Config, Daemon, Devices, Hooks, Metrics, Run
 from gpusched.core.events import BatchAccepted, ChangeAdvanced
 from gpusched.engines.local import groups, leftovers, link, process
 from gpusched.errors import GpuschedError
-from gpusched.service import admission, clients, main, manager, server
+from gpusched.service import admission, clients, heartbeat, main, manager, server
 from gpusched.service.journal import Journal
 from gpusched.supervisor.followers import News
 
@@ -39,7 +39,7 @@ def config(directory: Path, slots: int) -> Config:
     )
 
 
-_WITH_CONSTANTS = (admission, clients, groups, leftovers, link, main, manager, process, server)
+_WITH_CONSTANTS = (admission, clients, groups, heartbeat, leftovers, link, main, manager, process, server)
 
 
 def change_constants() -> None:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -19,11 +20,14 @@ from hypothesis import strategies as st
 from gpusched import __version__
 from gpusched.core.events import BatchFinished, WindowMoved
 from gpusched.errors import DaemonError
-from gpusched.protocol import MAX_REQUEST_BYTES, PROTOCOL
+from gpusched.protocol import MAX_REQUEST_BYTES, PROTOCOL, Submit, encode
 from gpusched.service import clients
+from gpusched.service.admission import MAX_SURVEYS
 from gpusched.service.clients import Clients, Over, Peer, may_connect, peer_of
 from gpusched.service.listener import Listener, SocketUnusable, UnknownGroup
 from tests.server.support import Daemon, finished, frame, read_frame, read_to_end, until
+from tests.waiting import PATIENCE_S
+from tests.waiting import until as patiently
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +75,25 @@ def test_half_a_frame(daemon: Daemon) -> None:
     link.sendall(b'{"type":"pi')
     link.shutdown(socket.SHUT_WR)
     assert "middle of a frame" in str(last_words(link)["problem"])
+
+
+def test_surveys_that_hang_end_with_their_clients(service: Daemon, tmp_path: Path) -> None:
+    """They kept their places, of which there are few: no batch of anybody was accepted any more."""
+    (tmp_path / "hangs.py").write_text(
+        "import signal\nfrom pathlib import Path\n"
+        "def survey(task):\n    Path(task.data_root, task.symbol).touch()\n    signal.pause()\n"
+        "def train(*_): ...\n"
+    )
+    service.start(BEAT_S=0.1)
+    for number in range(MAX_SURVEYS):
+        spec = msgspec.structs.replace(service.spec(f"HANGS{number}"), workload=f"{tmp_path}:hangs:train")
+        with service.greeted() as link:
+            link.sendall(encode(Submit(spec=spec, source="s")))
+            patiently((service.data / f"HANGS{number}").exists, patience_s=PATIENCE_S)
+    with service.connect() as client:
+        client.submit(service.spec("A"), source="s", name="served")
+    assert finished(service, "served").counts == {"succeeded": 1}
+    assert service.stop() == 0
 
 
 def test_half_a_frame_and_gone(daemon: Daemon) -> None:

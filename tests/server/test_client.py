@@ -123,6 +123,17 @@ def test_the_daemon_goes_in_the_middle_of_an_answer(service: Daemon) -> None:
     assert error.value.exit_code == 3
 
 
+def test_a_request_that_is_too_large_for_the_daemon_is_not_sent(daemon: Daemon) -> None:
+    """The daemon's own answer, a frame that is too long, helps nobody who has a file of windows."""
+    symbols = tuple(f"S{number:07}" for number in range(800_000))
+    with daemon.connect() as client:
+        with pytest.raises(
+            InputError, match=r"the request takes 8\.\d MiB, and the daemon takes 8 MiB at most\n  submit"
+        ):
+            client.submit(daemon.spec(*symbols), source="s")
+        assert client.batches() == ()
+
+
 def test_what_the_daemon_refuses_is_said_as_if_it_were_said_here(daemon: Daemon) -> None:
     with daemon.connect() as connection:
         with pytest.raises(InputError, match="there is no batch nothing\n  `gpusched status` lists them all") as error:

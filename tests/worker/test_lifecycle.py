@@ -189,6 +189,20 @@ async def test_a_workload_finds_the_packages_that_the_built_in_one_keeps_away(tm
         assert launcher.starts == 2
 
 
+@pytest.mark.parametrize("workload", ["replaces_its_streams", "replaces_its_streams_and_raises"])
+async def test_a_window_that_spoils_its_streams_harms_no_other(tmp_path: Path, fifo: MakeFifo, workload: str) -> None:
+    """It did not get to its end, took itself for the launcher, and killed the other windows."""
+    said = fifo("said")
+    async with bench(tmp_path) as b:
+        other = await b.fork("hangs", "OTHER", fifo=said.path)
+        await said.number()
+        end = await b.run(workload)
+        assert end.exit_code == (0 if workload == "replaces_its_streams" else 1)
+        assert runs(other.pid)
+        other.signal(signal.SIGTERM)
+        assert (await other.wait(b.messages.append)).signal == signal.SIGTERM
+
+
 async def test_when_the_launcher_dies_its_windows_die_and_the_next_one_has_a_new_launcher(
     tmp_path: Path, fifo: MakeFifo
 ) -> None:

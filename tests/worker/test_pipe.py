@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpusched.core.model import WindowResult
-from gpusched.worker.messages import PROGRESS_BURST, Progress, Started
+from gpusched.worker.messages import PROGRESS_BURST, PipeMessage, Progress, Started
+from gpusched.worker.stream import MAX_PHASE_CHARS
 from tests.worker.support import Fifo, bench
 
 
@@ -42,6 +43,33 @@ async def test_a_violation_fails_that_window_only(tmp_path: Path, name: str, vio
 async def test_an_abuser_is_killed(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         assert (await b.run("writes_endless_progress")).signal == signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("what", "seen"),
+    [("array", Progress(phase="train", round=3, rounds=10)), ("text", Progress(phase="?" * MAX_PHASE_CHARS))],
+)
+async def test_whatever_is_reported_fails_no_window(
+    tmp_path: Path, fifo: Callable[[str], Fifo], what: str, seen: Progress
+) -> None:
+    back = fifo("back")
+    async with bench(tmp_path) as b:
+        process = await b.fork("reports_anything", what, back=back.path)
+        reported: list[PipeMessage] = []
+
+        def hear(message: PipeMessage) -> None:
+            reported.append(message)
+            if isinstance(message, Progress):
+                back.answer()
+
+        assert (await process.wait(hear)).exit_code == 0
+        assert seen in reported
+
+
+async def test_a_thread_may_report(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        assert (await b.run("reports_in_a_thread")).exit_code == 0, b.last
+        assert isinstance(b.last, WindowResult)
 
 
 async def test_many_reports_become_few_messages(tmp_path: Path) -> None:

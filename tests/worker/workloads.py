@@ -16,8 +16,10 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from gpusched.worker.child import PIPE
 from gpusched.workload import (
@@ -98,11 +100,43 @@ def many_rounds(task: Task, directory: Path, report: Report) -> Result:
     return _RESULT
 
 
+def reports_anything(task: Task, directory: Path, report: Any) -> Result:
+    """One call with what is no whole number or no text, until the test says so."""
+    report(*{"array": ("train", Decimal(3), 10.0), "text": ("\ud800" * 10**7, None, "two")}[task.symbol])
+    wait_for_line(task)
+    return _RESULT
+
+
 def lasting_phase(task: Task, directory: Path, report: Report) -> Result:
     """One call right at the start of a phase in which nothing else is reported, until the test says so."""
     report("train", 1, 2)
     wait_for_line(task)
     return _RESULT
+
+
+def reports_in_a_thread(task: Task, directory: Path, report: Report) -> Result:
+    """As a library does that calls back from a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(3):
+            pool.submit(report, "train", number, 3).result()
+    return _RESULT
+
+
+class _Tee:
+    """A stream that cannot be flushed, in the place of another one."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def replaces_its_streams(task: Task, directory: Path, report: Report) -> Result:
+    sys.stdout = sys.stderr = cast(TextIO, _Tee())
+    return _RESULT
+
+
+def replaces_its_streams_and_raises(task: Task, directory: Path, report: Report) -> NoReturn:
+    sys.stdout, sys.stderr = cast(TextIO, None), cast(TextIO, object())
+    raise KeyboardInterrupt
 
 
 def prints_much(task: Task, directory: Path, report: Report) -> Result:

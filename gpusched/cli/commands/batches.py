@@ -17,9 +17,9 @@ from gpusched.cli.replacing import agrees_to_replace, replacing_too
 from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
 from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
 from gpusched.client.programs import with_code, with_command
-from gpusched.client.sweep import asked_points, origins_of_points, with_points
+from gpusched.client.sweep import asked_points, origin_of_parameter, origins_of_points, with_points
 from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
-from gpusched.config import BUILT_IN_WORKLOAD, Config, Loaded, batch_spec, load, origins_of, path_problem
+from gpusched.config import BUILT_IN_WORKLOAD, BadValue, Config, Loaded, batch_spec, load, origins_of, path_problem
 from gpusched.core import planning
 from gpusched.core.estimates import GUESS_FACTOR
 from gpusched.core.model import BatchSpec, Existing, PlannedWindow
@@ -156,7 +156,13 @@ def ask(options: argparse.Namespace) -> Ask:
     spec = batch_spec(config, named.symbols, windows=named.asked.windows, priority=options.priority or 0)
     spec, notes = with_command(spec, loaded)
     params, file = options.param or (), options.params and given_path(options.params)
-    spec = with_points(spec, named.asked.points, asked_points(params, file, options.sample, options.seed))
+    swept = asked_points(params, file, options.sample, options.seed)
+    try:
+        spec = with_points(spec, named.asked.points, swept)
+    except BadValue as error:
+        rows = (str(file), swept) if file else (str(options.symbols_file), named.asked.points)
+        error.place = error.place or origin_of_parameter(str(error.details["key"]), params, *rows)
+        raise
     places = origins_of_points(params, str(file or options.symbols_file), spec)
     return Ask(
         config=config,

@@ -56,7 +56,7 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
             yield f"         {usage.cpu_seconds:.2f} s of CPU, {usage.peak_memory_bytes / 2**20:.0f} MiB at most{gpu}"
         if attempt.message:
             yield f"         {clean(attempt.message)}"
-        log = log_of(logs_dir, window.key.label, attempt.attempt)
+        log = log_of(logs_dir, window.key.label, attempt.attempt, attempt.slot.node)
         yield f"         log: {clean(str(log))}" if log is not None else f"         it {WROTE_NOTHING}"
         for line in (attempt.traceback or "").splitlines():
             yield f"         | {clean(line)}"

@@ -35,7 +35,7 @@ def failure_groups(
     for group in groups[:MOST_GROUPS]:
         yield from _hanging(_reason(group, widest, draw), 2, console, options)
         window = group.example
-        log = log_of(logs_dir, window.label, window.attempts) if window.attempts else None
+        log = log_of(logs_dir, window.label, window.attempts, window.node) if window.attempts else None
         if len(group.windows) > 1 or log is None:  # one with a log is named by that
             yield from _hanging(Text(draw.clean(_labels(group))), _INDENT, console, options)
         if window.source_line:

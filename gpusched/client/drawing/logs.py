@@ -7,16 +7,16 @@ from pathlib import Path
 WROTE_NOTHING = "has written nothing to stdout or stderr"
 
 
-def log_of(logs_dir: Path, label: str, attempt: int) -> Path | None:
+def log_of(logs_dir: Path, label: str, attempt: int, node: str = "") -> Path | None:
     """The log of an attempt, below its batch's directory; None for one that wrote nothing, which leaves no log.
 
-    Where this user may not look, or there are no logs, it is taken to be there.
+    It is taken to be there where this user may not look, where there are no logs, and if a `node` may keep it.
     """
     path = logs_dir / f"{label}.{attempt}.log"
     try:
         path.lstat()
     except FileNotFoundError:
-        return None if logs_dir.is_dir() else path
+        return None if logs_dir.is_dir() and not node else path
     except OSError:
         pass
     return path
