@@ -1,4 +1,4 @@
-"""Shell completion: commands and options from the parser, batches, windows and devices from the daemon.
+"""Shell completion: commands and options from the parser, batches, windows and devices from the daemon or from runs.
 
 argcomplete provides the shell's side: its script runs `gpusched` with `_ARGCOMPLETE` in the environment. Every error
 here is swallowed and only leaves fewer words to choose from: a shell that waits for a word must not see a message.
@@ -7,19 +7,27 @@ here is swallowed and only leaves fewer words to choose from: a shell that waits
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, NoReturn, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import msgspec
 
 from gpusched.cli import parser
 from gpusched.client.connection import Connection, connect
-from gpusched.config import SECTIONS, load
+from gpusched.config import SECTIONS, Config, load, run_state_dir
 from gpusched.core.model import DeviceChoice
 from gpusched.core.statuses import STATUSES
 from gpusched.errors import DONE
+from gpusched.protocol import WindowLine
+from gpusched.runs.place import NoRun, store_of
+
+if TYPE_CHECKING:
+    from gpusched.runs.records import Records
 
 #: seconds that the daemon has to answer, and the most words that are offered
 PATIENCE_S = 0.5
@@ -51,34 +59,51 @@ def complete() -> NoReturn:
 # -- words to choose from ----------------------------------------------------------------------------------------------
 
 
-def _from_daemon(words: Callable[[Connection, str], Iterable[str]]) -> Callable[..., list[str]]:
-    """A completer that offers the words that the daemon sends in time."""
+#: gives words for what is typed of one
+_Source = Callable[[str, argparse.Namespace], Iterable[str]]
+
+
+def _sent(words: Callable[[Connection, str], Iterable[str]]) -> _Source:
+    """A source of words that the daemon sends."""
+
+    def source(prefix: str, options: argparse.Namespace) -> Iterator[str]:
+        with connect(_config(options).daemon.socket) as daemon:
+            yield from words(daemon, prefix)
+
+    return source
+
+
+def _in_time(*sources: _Source) -> Callable[..., list[str]]:
+    """A completer that offers the words that come in time, of each source."""
 
     def completer(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-        offered: list[str] = []
-        before = signal.signal(signal.SIGALRM, _give_up)
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
-        try:
-            with connect(_socket(parsed_args)) as daemon:
-                offered.extend(islice((word for word in words(daemon, prefix) if word.startswith(prefix)), MOST_WORDS))
-        except Exception:  # noqa: S110
-            pass
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-        return offered
+        return [word for words in sources for word in _offered(words(prefix, parsed_args), prefix)]
 
     return completer
+
+
+def _offered(words: Iterable[str], prefix: str) -> list[str]:
+    offered: list[str] = []
+    before = signal.signal(signal.SIGALRM, _give_up)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    try:
+        offered.extend(islice((word for word in words if word.startswith(prefix)), MOST_WORDS))
+    except Exception:  # noqa: S110
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return offered
 
 
 def _give_up(*_: object) -> NoReturn:
     raise TimeoutError
 
 
-def _socket(options: argparse.Namespace) -> Any:
+def _config(options: argparse.Namespace) -> Config:
     socket = getattr(options, "socket", None)
     flags = [("daemon.socket", socket, "--socket")] if socket else []
-    return load(path=getattr(options, "config", None), flags=flags).config.daemon.socket
+    return load(path=getattr(options, "config", None), flags=flags).config
 
 
 def _batches(daemon: Connection, prefix: str) -> Iterator[str]:
@@ -99,6 +124,62 @@ def _windows(daemon: Connection, prefix: str) -> Iterator[str]:
 
 def _targets(daemon: Connection, prefix: str) -> Iterator[str]:
     return _windows(daemon, prefix) if "/" in prefix else _batches(daemon, prefix)
+
+
+def _runs(prefix: str, options: argparse.Namespace) -> Iterator[str]:
+    """The directories of runs, and those that have some in them."""
+    if options.command == "priority":
+        return
+    config = _config(options)
+    above = os.path.dirname(prefix)  # noqa: PTH120  # a Path forgets the `./` that was typed
+    for name in _directories(Path(above)):
+        path = os.path.join(above, name)  # noqa: PTH118
+        if _store_of(config, path):
+            yield path
+        elif any(_store_of(config, f"{path}/{below}") for below in _directories(Path(path))):
+            yield f"{path}/"
+
+
+def _windows_of_runs(prefix: str, options: argparse.Namespace) -> Iterator[str]:
+    """The directories of runs, or, once one is typed, its windows."""
+    config, directory = _config(options), prefix.rpartition("/")[0]
+    if not directory or not _store_of(config, directory):
+        for run in _runs(prefix, options):
+            yield f"{run.rstrip('/')}/"
+        return
+    with _records(config, directory) as records:
+        for line in records.windows(records.batch_id):
+            yield f"{directory}/{line.key.label}"
+
+
+def _targets_of_runs(prefix: str, options: argparse.Namespace) -> Iterator[str]:
+    """As of `_runs` and `_windows_of_runs`, for the command that takes runs."""
+    if options.command == "retry":
+        directory = prefix.rpartition("/")[0]
+        typed = directory and _store_of(_config(options), directory)
+        yield from (_windows_of_runs if typed else _runs)(prefix, options)
+
+
+def _records(config: Config, directory: str) -> Records:
+    from gpusched.runs.records import Records  # for few words
+
+    return Records(run_state_dir(config, Path(directory).absolute()), Path(directory))
+
+
+def _directories(place: Path) -> list[str]:
+    """The subdirectories that are not hidden; none where this user may not look."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except OSError:
+        return []
+
+
+def _store_of(config: Config, directory: str) -> Path | None:
+    """The store of the runs into a directory, or None."""
+    with contextlib.suppress(NoRun):
+        return store_of(run_state_dir(config, Path(directory).absolute()), Path(directory))
+    return None
 
 
 def _devices(daemon: Connection, prefix: str) -> Iterator[str]:
@@ -128,13 +209,16 @@ def _metrics(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str
     """The metrics of the first window that has any."""
     from gpusched.cli.commands.results import COLUMNS, flat
 
-    def words(daemon: Connection, prefix: str) -> Iterator[str]:
-        for line in daemon.results(parsed_args.batch):
-            if line.metrics:
-                yield from (name for name in flat(line) if name not in COLUMNS)
-                return
+    def names(lines: Iterable[WindowLine]) -> Iterator[str]:
+        line = next((line for line in lines if line.metrics), None)
+        yield from (name for name in (flat(line) if line is not None else ()) if name not in COLUMNS)
 
-    return _from_daemon(words)(prefix, parsed_args)
+    def of_run(prefix: str, options: argparse.Namespace) -> Iterator[str]:
+        with _records(_config(options), options.batch) as records:
+            yield from names(records.results(records.batch_id))
+
+    of_batch = _sent(lambda daemon, prefix: names(daemon.results(parsed_args.batch)))
+    return _in_time(of_run if _store_of(_config(parsed_args), parsed_args.batch) else of_batch)(prefix, parsed_args)
 
 
 def _fixed(*words: str) -> Callable[..., tuple[str, ...]]:
@@ -143,15 +227,19 @@ def _fixed(*words: str) -> Callable[..., tuple[str, ...]]:
 
 #: completers by the name of the argument
 _COMPLETERS: dict[str, Callable[..., Any]] = {
-    "batch": _from_daemon(_batches),
-    "a": _from_daemon(_batches),
-    "after": _from_daemon(_batches),
-    "b": _from_daemon(_batches),
-    "window": _from_daemon(_windows),
-    "target": _from_daemon(_targets),
-    "on": _from_daemon(_devices),
+    "batch": _in_time(_sent(_batches), _runs),
+    "batches": _in_time(_sent(_batches)),
+    "a": _in_time(_sent(_batches), _runs),
+    "after": _in_time(_sent(_batches)),
+    "b": _in_time(_sent(_batches), _runs),
+    "window": _in_time(_sent(_windows), _windows_of_runs),
+    "target": _in_time(_sent(_targets), _targets_of_runs),
+    "on": _in_time(_sent(_devices)),
     "set": _settings,
     "sort": _columns,
+    "by": _columns,
+    "per": _columns,
+    "best": _metrics,
     "metric": _metrics,
     "device": _fixed(*get_args(DeviceChoice)),
     "status": _fixed(*STATUSES),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.support import Command
 from tests.server.support import Daemon, finished
 from tests.waiting import PATIENCE_S
 
@@ -48,6 +49,7 @@ def words(line: str, directory: Path, socket: str = "") -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", PATIENT],
         env=environment,
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -68,7 +70,8 @@ def test_commands_options_and_their_choices(tmp_path: Path) -> None:
 def test_batches_windows_and_devices_of_the_daemon(daemon: Daemon, tmp_path: Path) -> None:
     socket = str(daemon.socket)
     assert words("gpusched status f", tmp_path, socket) == ["first"]
-    assert sorted(words("gpusched cancel ", tmp_path, socket)) == ["first", "second"]
+    for command in ("cancel", "wait", "forget"):
+        assert sorted(words(f"gpusched {command} ", tmp_path, socket)) == ["first", "second"]
     labels = words("gpusched show first/S0", tmp_path, socket)
     assert labels
     assert all(label.startswith("first/S0_2022-") for label in labels)
@@ -83,6 +86,28 @@ def test_the_columns_that_results_have(daemon: Daemon, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert words("gpusched results first --by-symbol --metric ", tmp_path, socket)[:1] == ["auc"]
     assert words("gpusched report first --metric a", tmp_path, socket) == ["auc"]
+
+
+def test_runs_and_their_windows(gpusched: Command, tmp_path: Path) -> None:
+    """Without a daemon nothing was offered, not even files; `wait` and `forget` never had a batch."""
+    gpusched("run", "--symbols", "ABC", "--start", "2022-01-01", "--end", "2022-12-31", "-o", "runs/mine")
+    (tmp_path / "other" / "below").mkdir(parents=True)
+    for command in ("results", "compare", "retry", "show"):
+        assert words(f"gpusched {command} ", tmp_path) == ["runs/"]
+    assert words("gpusched status runs/m", tmp_path) == ["runs/mine"]
+    assert words("gpusched status ./runs/", tmp_path) == ["./runs/mine"]
+    assert words("gpusched logs runs/m", tmp_path) == ["runs/mine/"]
+    labels = words("gpusched show runs/mine/A", tmp_path)
+    assert len(labels) == 2
+    assert labels == words("gpusched retry runs/mine/A", tmp_path)
+    assert all(label.startswith("runs/mine/ABC_2022-") for label in labels)
+    assert words("gpusched cancel runs/m", tmp_path) == [""]
+    assert words("gpusched results runs/mine --sort validation_a", tmp_path) == [
+        "validation_accuracy",
+        "validation_auc",
+    ]
+    assert "validation_auc" in words("gpusched results runs/mine --best val", tmp_path)
+    assert words("gpusched results runs/mine --by sym", tmp_path) == ["symbol"]
 
 
 def test_no_daemon_offers_nothing_and_says_nothing(tmp_path: Path) -> None:
