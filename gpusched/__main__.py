@@ -12,7 +12,10 @@ def main() -> NoReturn:
         from gpusched.cli.completion import complete
 
         complete()
-    code = _run_with_launcher() if sys.argv[1:2] == ["run"] else _run()
+    try:
+        code = _run_with_launcher() if sys.argv[1:2] == ["run"] else _run()
+    except KeyboardInterrupt:  # amid the imports, before there is anything to interrupt
+        code = 130
     from gpusched.leaving import leave
 
     leave(code)

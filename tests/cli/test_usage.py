@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,7 @@ from gpusched import __version__
 from gpusched.cli.examples import EXAMPLES
 from gpusched.cli.parser import COMMANDS, parse
 from gpusched.cli.usage import SYNONYMS
+from gpusched.errors import INTERRUPTED
 from tests.cli.shells import DATES, Shell
 
 # -- wrong arguments ---------------------------------------------------------------------------------------------------
@@ -276,3 +279,20 @@ def test_no_traceback_and_no_internal_error_whatever_is_typed(
     found = shell(*typed)
     assert found.code in (1, 2, 4), found
     assert "internal error" not in found.err
+
+
+@pytest.mark.parametrize("command", ["run", "status"])
+def test_an_interrupt_amid_the_imports_has_no_traceback(command: str) -> None:
+    """Ctrl-C right after enter: nothing has begun that could handle it."""
+    program = (
+        "import sys\n"
+        "from gpusched.__main__ import main\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'gpusched.cli':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", "")
