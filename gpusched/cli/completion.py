@@ -28,6 +28,7 @@ from gpusched.errors import DONE
 from gpusched.protocol import WindowLine
 from gpusched.runs.place import NoRun, store_of
 from gpusched.teacher.parameters import CANONICAL
+from gpusched.teacher.schema import OWNED
 
 if TYPE_CHECKING:
     from gpusched.runs.records import Records
@@ -205,7 +206,7 @@ def _parameters(prefix: str, **_: Any) -> list[str]:
 
 
 def _of_lightgbm() -> list[str]:
-    return [f"{LIGHTGBM}.{name}=" for name in sorted(set(CANONICAL.values()))]
+    return [f"{LIGHTGBM}.{name}=" for name in sorted(set(CANONICAL.values()) - OWNED.keys())]
 
 
 def _columns(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
