@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 import os
 import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -133,7 +135,7 @@ def _check_type(job: WindowJob, result: object) -> None:
 
 
 def _metadata(job: WindowJob, task: Task, result: Result, fingerprint: str | None) -> Metadata:
-    plain = msgspec.to_builtins(result, enc_hook=_plain)
+    plain = _recorded(job, result)
     return Metadata(
         label=task.label,
         symbol=task.symbol,
@@ -153,12 +155,25 @@ def _metadata(job: WindowJob, task: Task, result: Result, fingerprint: str | Non
     )
 
 
+def _recorded(job: WindowJob, result: Result) -> Any:
+    """A result as JSON has it. Raises BadParameters, before anything is committed, if it cannot be recorded."""
+    refusal = f"workload {job.workload!r} returned a Result that cannot be recorded"
+    try:
+        plain = msgspec.to_builtins(result, enc_hook=_plain)
+        phases = msgspec.convert(plain, Result).phases
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadParameters(f"{refusal}: {error}") from error
+    if not all(map(math.isfinite, phases.values())):
+        raise BadParameters(f"{refusal}: its phases have to be finite numbers of seconds")
+    return plain
+
+
 def _plain(value: object) -> object:
     """Convert numpy's scalars and arrays for JSON, without importing numpy to recognize them."""
     to_list = getattr(value, "tolist", None)
     if to_list is not None:
         return to_list()
-    raise NotImplementedError
+    raise TypeError(f"it has a {type(value).__name__}, which is no JSON")
 
 
 def _lift_memory_limit() -> None:

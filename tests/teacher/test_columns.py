@@ -35,6 +35,29 @@ def test_columns_by_other_names(tmp_path: Path, text: str, columns: dict[str, st
     assert (bars.timestamps(slice(None)), values(bars)) == (["2024-01-01T09:15:00"], [(1, 2, 0.5, 1.5, 10)])
 
 
+@pytest.mark.parametrize(
+    ("header", "fields", "role", "expected"),
+    [
+        ("timestamp,open,high,low,close,volume", "2024-01-01,1,2,0.5,1.5,10", "volume", (1, 2, 0.5, 1.5, 0)),
+        ("symbol,timestamp,open,high,low,close,volume", "CL,2024-01-01,1,2,0.5,1.5,10", "symbol", (1, 2, 0.5, 1.5, 10)),
+        ("date,time,open,high,low,close,volume", "2024-01-01,late,1,2,0.5,1.5,10", "time", (1, 2, 0.5, 1.5, 10)),
+    ],
+)  # fmt: skip
+def test_a_column_that_is_no_column_of_that_role(
+    tmp_path: Path, header: str, fields: str, role: str, expected: tuple[float, ...]
+) -> None:
+    path = write_csv(tmp_path / "a.csv", f"{header}\n{fields}\n")
+    bars = bars_of([path], Reading(symbol="ABC", columns={role: ""}))
+    assert (bars.timestamps(slice(None)), values(bars)) == (["2024-01-01T00:00:00"], [expected])
+
+
+@pytest.mark.parametrize("role", ["timestamp", "open", "high", "low", "close"])
+def test_a_column_that_bars_need_cannot_be_left_out(tmp_path: Path, role: str) -> None:
+    path = write_csv(tmp_path / "a.csv", HEADER + ONE)
+    with pytest.raises(BadData, match=f"there is no column '', which data.columns names for {role}"):
+        bars_of([path], Reading(symbol="ABC", columns={role: ""}))
+
+
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", HEADER)
     with pytest.raises(

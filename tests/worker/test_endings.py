@@ -90,6 +90,33 @@ def test_what_a_gpus_library_says_is_classified(kind: str, text: str) -> None:
         assert error_kind(RuntimeError(text), device_type) == (on_cpu if device_type == "cpu" else kind)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("sample_counts={'train': 5.5}", "Expected `int`, got `float` - at `$.sample_counts[...]`"),
+        ("metrics=None", "Expected `object`, got `null` - at `$.metrics`"),
+        ("phases={'fit': float('nan')}", "its phases have to be finite numbers of seconds"),
+        ("metadata={'of': directory}", "it has a PosixPath, which is no JSON"),
+    ],
+)
+async def test_a_result_that_cannot_be_recorded_is_refused_before_it_is_committed(
+    tmp_path: Path, change: str, why: str
+) -> None:
+    """It was committed, and its message a breach of the protocol."""
+    (tmp_path / "odd.py").write_text(
+        "from gpusched.workload import Result\n"
+        "def train(task, directory, report):\n"
+        "    kept = dict(metrics={}, sample_counts={}, metadata={}, phases={})\n"
+        f"    return Result(**(kept | dict({change})))\n"
+    )
+    async with bench(tmp_path) as b:
+        assert (await b.run(f"{tmp_path}:odd:train")).exit_code == 1
+    assert isinstance(b.last, Error)
+    assert b.last.kind == "bad_parameters"
+    assert b.last.message == f"workload '{tmp_path}:odd:train' returned a Result that cannot be recorded: {why}"
+    assert not (b.output / "SYM_2022-01-01_to_2022-06-30").exists()
+
+
 async def test_a_long_message_is_cut(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.run("raises_long")
