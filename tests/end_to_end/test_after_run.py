@@ -136,6 +136,13 @@ def test_a_run_where_nothing_can_be_written(gpusched: Command) -> None:
         assert "training GOOD" not in gpusched("show", f"out/GOOD{LABEL}")
 
 
+@pytest.mark.parametrize("other", ["--csv", "--json"])
+def test_results_have_one_form(gpusched: Command, other: str) -> None:
+    """Nothing was printed, and nothing said."""
+    _, err = gpusched.said("results", "out", "--parquet", "out.parquet", other, code=2)
+    assert f"--parquet does not go with {other}" in err
+
+
 def test_a_directory_of_runs_names_the_newest(gpusched: Command) -> None:
     run(gpusched, "-o", "all of/one")
     for name in ("all of", "./all of", "all of/"):
