@@ -20,11 +20,15 @@ import msgspec
 from gpusched.cli import parser
 from gpusched.client.connection import Connection, connect
 from gpusched.config import SECTIONS, Config, load, run_state_dir
+from gpusched.config.schema import LIGHTGBM
+from gpusched.config.workloads import BUILT_IN_KEYS
 from gpusched.core.model import DeviceChoice
 from gpusched.core.statuses import STATUSES
 from gpusched.errors import DONE
 from gpusched.protocol import WindowLine
 from gpusched.runs.place import NoRun, store_of
+from gpusched.teacher.parameters import CANONICAL
+from gpusched.teacher.schema import OWNED
 
 if TYPE_CHECKING:
     from gpusched.runs.records import Records
@@ -192,7 +196,17 @@ def _devices(daemon: Connection, prefix: str) -> Iterator[str]:
 def _settings(prefix: str, **_: Any) -> list[str]:
     """`section.key=` of every setting."""
     fields = msgspec.structs.fields
-    return [f"{name}.{field.encode_name}=" for name, section in SECTIONS.items() for field in fields(section)]
+    own = [f"{name}.{field.encode_name}=" for name, section in SECTIONS.items() for field in fields(section)]
+    return [*own, *_of_lightgbm()]
+
+
+def _parameters(prefix: str, **_: Any) -> list[str]:
+    """`section.key=` of every setting of the built-in workload."""
+    return [*(f"{key}=" for key in BUILT_IN_KEYS), *_of_lightgbm()]
+
+
+def _of_lightgbm() -> list[str]:
+    return [f"{LIGHTGBM}.{name}=" for name in sorted(set(CANONICAL.values()) - OWNED.keys())]
 
 
 def _columns(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
@@ -236,6 +250,7 @@ _COMPLETERS: dict[str, Callable[..., Any]] = {
     "target": _in_time(_sent(_targets), _targets_of_runs),
     "on": _in_time(_sent(_devices)),
     "set": _settings,
+    "param": _parameters,
     "sort": _columns,
     "by": _columns,
     "per": _columns,

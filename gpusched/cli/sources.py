@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,11 @@ class NotAWindow(UsageError):
 class RunWithoutLabel(NotAWindow):
     problem = "{name} does not name a window, but a run"
     remedy = "give {name}/LABEL; `gpusched windows {name}` lists them"
+
+
+class RunsBelow(NoRun):
+    problem = "{path} is not the directory of a run, but {runs} in it {verb}"
+    remedy = "name one of them: the newest is {newest}"
 
 
 class OnlyARun(UsageError):
@@ -112,7 +118,12 @@ def of_batch(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, s
     """Where a batch is known, and its id there. Raises NoRun, NeitherHereNorThere."""
     config = load_config(options).config
     if "/" in name or name in (".", ".."):
-        with _records(config, Path(name)) as run:
+        try:
+            records = _records(config, Path(name))
+        except NoRun:
+            _refuse_directory_of_runs(config, name)
+            raise
+        with records as run:
             yield run, run.batch_id
         return
     with _named(options, config, name) as source:
@@ -176,12 +187,23 @@ def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
         daemon = to_daemon(options)
     except NoDaemon as error:
         if run is None:
+            _refuse_directory_of_runs(config, name)
             raise NeitherHereNorThere(name=name, tried=error.details["tried"]) from None
         return run
     if run is not None and all(batch.id != name for batch in daemon.batches()):
         daemon.close()
         return run
     return daemon
+
+
+def _refuse_directory_of_runs(config: Config, name: str) -> None:
+    """Raise RunsBelow for a directory that has those of runs in it, such as `run.output`."""
+    with contextlib.suppress(OSError):
+        below = [entry for entry in os.scandir(name) if _is_run(config, entry.path)]
+        if below:
+            newest = max(below, key=lambda entry: entry.stat().st_mtime).path
+            runs, verb = ("a directory", "is") if len(below) == 1 else (f"{len(below)} directories", "are")
+            raise RunsBelow(path=name, runs=runs, verb=verb, newest=shlex.quote(newest))
 
 
 def _records(config: Config, directory: Path) -> Records:

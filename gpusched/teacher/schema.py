@@ -54,7 +54,7 @@ _FILES = "gpusched passes the data in memory and writes the artifacts itself"
 _COLUMNS = "the columns are the features, all of them numbers"
 
 #: parameter → why it cannot be set
-_OWNED: dict[str, str] = {
+OWNED: dict[str, str] = {
     **dict.fromkeys(("device_type", "gpu_platform_id", "gpu_device_id", "gpu_device_id_list", "num_gpu"), _DEVICE),
     **dict.fromkeys(("num_machines", "machines", "machine_list_filename", "local_listen_port", "time_out"), _MACHINES),
     **dict.fromkeys(("config", "task", "data", "valid", "input_model", "output_model", "output_result"), _FILES),
@@ -208,8 +208,8 @@ def validate_lightgbm(params: Mapping[str, Any]) -> None:
         if canonical in seen:
             raise BadParameters(f"LightGBM parameters {seen[canonical]} and {name} are the same one: give one of them")
         seen[canonical] = name
-        if canonical in _OWNED:
-            raise BadParameters(f"LightGBM parameter {name} cannot be set: {_OWNED[canonical]}")
+        if canonical in OWNED:
+            raise BadParameters(f"LightGBM parameter {name} cannot be set: {OWNED[canonical]}")
         _check_value(name, canonical, value)
 
 

@@ -64,6 +64,10 @@ def test_commands_options_and_their_choices(tmp_path: Path) -> None:
     assert words("gpusched run --worke", tmp_path) == ["--workers"]
     assert words("gpusched run --device c", tmp_path) == ["cpu", "cuda"]
     assert "devices.slots=" in words("gpusched run --set devices.", tmp_path)
+    assert words("gpusched plan --set lightgbm.num_l", tmp_path) == ["lightgbm.num_leaves="]
+    assert words("gpusched plan --set lightgbm.output_m", tmp_path) == [""], "it cannot be set"
+    assert words("gpusched plan --param labels.", tmp_path) == ["labels.horizon=", "labels.threshold="]
+    assert words("gpusched plan --param lightgbm.num_l", tmp_path) == ["lightgbm.num_leaves="]
     assert words("gpusched completion z", tmp_path) == ["zsh"]
 
 

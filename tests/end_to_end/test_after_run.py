@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,25 @@ def test_a_run_where_nothing_can_be_written(gpusched: Command) -> None:
         assert {line["symbol"] for line in gpusched.json("results", "out")["results"]} == {"BAD", "GOOD"}
         assert gpusched("logs", f"out/GOOD{LABEL}") == "training GOOD\n"
         assert "training GOOD" not in gpusched("show", f"out/GOOD{LABEL}")
+
+
+@pytest.mark.parametrize("other", ["--csv", "--json"])
+def test_results_have_one_form(gpusched: Command, other: str) -> None:
+    """Nothing was printed, and nothing said."""
+    _, err = gpusched.said("results", "out", "--parquet", "out.parquet", other, code=2)
+    assert f"--parquet does not go with {other}" in err
+
+
+def test_a_directory_of_runs_names_the_newest(gpusched: Command) -> None:
+    run(gpusched, "-o", "all of/one")
+    for name in ("all of", "./all of", "all of/"):
+        _, err = gpusched.said("results", name, code=4)
+        assert "is not the directory of a run, but a directory in it is\n" in err
+    run(gpusched, "-o", "all of/other")
+    os.utime(gpusched.directory / "all of" / "one", (0, 0))
+    _, err = gpusched.said("status", "all of", code=4)
+    assert "all of is not the directory of a run, but 2 directories in it are\n" in err
+    assert "hint: name one of them: the newest is 'all of/other'\n" in err
 
 
 def test_what_is_no_run_is_said(gpusched: Command) -> None:

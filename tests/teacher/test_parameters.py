@@ -5,7 +5,7 @@ import pytest
 from lightgbm.basic import _ConfigAliases
 
 from gpusched.teacher.parameters import ALIASES, CANONICAL, LIGHTGBM_VERSION
-from gpusched.teacher.schema import _OWNED, LIGHTGBM_DEFAULTS
+from gpusched.teacher.schema import LIGHTGBM_DEFAULTS, OWNED
 
 
 def test_the_table_is_what_lightgbm_says_of_itself() -> None:
@@ -18,5 +18,5 @@ def test_the_table_is_what_lightgbm_says_of_itself() -> None:
 
 
 def test_our_own_names_are_canonical() -> None:
-    for name in (*LIGHTGBM_DEFAULTS, *_OWNED):
+    for name in (*LIGHTGBM_DEFAULTS, *OWNED):
         assert CANONICAL[name] == name

@@ -64,6 +64,8 @@ class NoParquet(InputError):
 
 def results(options: argparse.Namespace) -> int:
     """Print the finished windows of a batch and their metrics."""
+    if options.parquet is not None and (options.csv or options.json):
+        raise OneAtATime(one="--parquet", other="--csv" if options.csv else "--json")
     with of_batch(options, options.batch) as (source, batch_id):
         finished = list(source.results(batch_id))
         detail = source.batch(batch_id, notes=True)
