@@ -93,6 +93,23 @@ def test_the_mask_selects_and_orders(fake: FakeNvml) -> None:
     assert ids(discover(f"{uuid(2)},GPU-00000000")) == [uuid(2), uuid(0)]
 
 
+@pytest.mark.parametrize(
+    ("lost", "mask", "left"),
+    [
+        (0, "1,2", [1, 2]),
+        (1, "1,2", [2]),
+        (2, "0,3", [0, 3]),
+        (1, f"{uuid(1)},{uuid(3)}", [3]),
+        (3, "GPU-00000003", []),
+    ],
+)
+def test_a_lost_gpu_moves_no_ordinal_and_ends_no_list(fake: FakeNvml, lost: int, mask: str, left: list[int]) -> None:
+    fake.gpus(4).fail("nvmlDeviceGetHandleByIndex_v2", GPU_IS_LOST, lost)
+    found = discover(mask)
+    assert ids(found) == [uuid(gpu) for gpu in left]
+    assert not any("names no device" in note for note in told(found))
+
+
 def test_says_what_is_wrong_with_the_mask(fake: FakeNvml) -> None:
     fake.gpus(2)
     found = discover("1,5")

@@ -41,15 +41,18 @@ def discover(
     except Exception as error:
         return _none(_why_no_nvml(error, root))
     try:
-        cards, notes, complete = _inventory(nvml)
-        if not cards:
+        cards, notes = _inventory(nvml)
+        complete = all(cards)
+        if not any(cards):
             return Discovery(
                 devices=(), notes=(*notes, Note("the NVIDIA driver reports no GPU that can be used")), complete=complete
             )
-        shown = visible(mask, [Gpu(uuid=card.uuid, instances=card.instances) for card in cards])
+        shown = visible(
+            mask, [Gpu(uuid=card.uuid, instances=card.instances) if card else Gpu(uuid="") for card in cards]
+        )
         if shown.problem:
             notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}"))
-        if not shown.uuids and any(card.usable for card in cards):
+        if not shown.uuids and any(card and card.usable for card in cards):
             notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"))
         driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
         devices = tuple(
@@ -69,7 +72,7 @@ def discover(
             )
             for uuid in shown.uuids
             for card in cards
-            if uuid in card.usable
+            if card and uuid in card.usable
         )
         return Discovery(devices=devices, notes=tuple(notes), driver=driver, complete=complete)
     except Exception as error:
@@ -177,12 +180,12 @@ def _why_no_nvml(error: Exception, root: Path) -> Note:
     return Note(f"the NVIDIA driver cannot be started ({error}): GPUs cannot be used", LOOK_AT)
 
 
-def _inventory(nvml: Any) -> tuple[list[_Card], list[Note], bool]:
-    """Every GPU that answers, in PCI order; notes about them; whether all have answered."""
-    cards: list[tuple[tuple[int, ...], _Card]] = []
+def _inventory(nvml: Any) -> tuple[list[_Card | None], list[Note]]:
+    """Every GPU, in PCI order, None for one that does not answer; notes about them."""
+    cards: list[tuple[tuple[int, ...], _Card | None]] = []
     notes: list[Note] = []
     unpersistent = []
-    complete = True
+    address: tuple[int, ...] = ()
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -190,15 +193,16 @@ def _inventory(nvml: Any) -> tuple[list[_Card], list[Note], bool]:
             card = _card(nvml, handle, f"GPU {index} ({name})", name, notes)
         except nvml.NVMLError as error:
             notes.append(Note(f"GPU {index} does not answer ({error}): it is not used", LOOK_AT))
-            complete = False
+            cards.append((address, None))  # behind the one before it, as NVML has them
             continue
-        cards.append((_pci_address(nvml, handle) or (0, 0, 0, index), card))
+        address = _pci_address(nvml, handle) or (0, 0, 0, index)
+        cards.append((address, card))
         if _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) == nvml.NVML_FEATURE_DISABLED:
             unpersistent.append(str(index))
     if unpersistent:
         where = f"persistence mode is off on GPU {', '.join(unpersistent)}: windows may wait seconds for the driver"
         notes.append(Note(where, "`nvidia-smi -pm 1` or nvidia-persistenced turns it on"))
-    return [card for _, card in sorted(cards, key=lambda item: item[0])], notes, complete
+    return [card for _, card in sorted(cards, key=lambda item: item[0])], notes
 
 
 def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[Note]) -> _Card:
