@@ -114,10 +114,13 @@ def test_says_what_is_wrong_with_the_mask(fake: FakeNvml) -> None:
     fake.gpus(2)
     found = discover("1,5")
     assert ids(found) == [uuid(1)]
-    assert told(found) == ("CUDA_VISIBLE_DEVICES=1,5: '5' names no device here, so the list ends before it",)
+    assert told(found) == (
+        "CUDA_VISIBLE_DEVICES=1,5: '5' names no device here, so the list ends before it;"
+        " `nvidia-smi -L` lists what there is",
+    )
 
 
-@pytest.mark.parametrize("mask", ["", "-1"])
+@pytest.mark.parametrize("mask", ["", "-1", "NoDevFiles"])
 def test_a_mask_can_hide_everything(fake: FakeNvml, mask: str) -> None:
     fake.gpus(2)
     assert discover(mask) == Discovery(
@@ -150,7 +153,9 @@ def test_exclusive_process_mode_means_one_slot(fake: FakeNvml) -> None:
     fake.gpus(2).set(1, compute_mode=EXCLUSIVE_PROCESS)
     found = discover(None, slots=4)
     assert [device.capacity for device in found.devices] == [4, 1]
-    assert told(found) == (f"GPU 1 ({RTX}) is in EXCLUSIVE_PROCESS compute mode: it gets one slot",)
+    assert told(found) == (
+        f"GPU 1 ({RTX}) is in EXCLUSIVE_PROCESS compute mode: it gets one slot; `nvidia-smi -c DEFAULT` allows more",
+    )
 
 
 def test_prohibited_mode_means_not_used(fake: FakeNvml) -> None:
@@ -190,7 +195,7 @@ def test_a_lost_gpu_does_not_hide_the_others(fake: FakeNvml) -> None:
     ("error", "words"),
     [
         (DRIVER_NOT_LOADED, "modprobe nvidia"),
-        (VERSION_MISMATCH, "restart the machine"),
+        (VERSION_MISMATCH, "restart the machine, then restart the daemon"),
         (NO_PERMISSION, "/dev/nvidiactl"),
         (UNKNOWN, "Unknown Error"),
         (4711, "a made-up error"),

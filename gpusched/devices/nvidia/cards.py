@@ -51,7 +51,7 @@ def discover(
             mask, [Gpu(uuid=card.uuid, instances=card.instances) if card else Gpu(uuid="") for card in cards]
         )
         if shown.problem:
-            notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}"))
+            notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}", "`nvidia-smi -L` lists what there is"))
         if not shown.uuids and any(card and card.usable for card in cards):
             notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"))
         driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
@@ -170,7 +170,8 @@ def _why_no_nvml(error: Exception, root: Path) -> Note:
             return Note(
                 "the NVIDIA driver's library and kernel module are of different versions, as after an update:"
                 " GPUs cannot be used",
-                "reload the module or restart the machine",
+                # a process keeps the library that it has loaded
+                "reload the module or restart the machine, then restart the daemon if it ran all the while",
             )
         case nvml.NVML_ERROR_NO_PERMISSION:
             return Note(
@@ -224,7 +225,8 @@ def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[Note]) -> _
             notes.append(Note(without, "`nvidia-smi mig -cgi … -C` makes them"))
     exclusive = mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
     if exclusive:
-        notes.append(Note(f"{title} is in EXCLUSIVE_PROCESS compute mode: it gets one slot"))
+        one_slot = f"{title} is in EXCLUSIVE_PROCESS compute mode: it gets one slot"
+        notes.append(Note(one_slot, "`nvidia-smi -c DEFAULT` allows more"))
     return _Card(
         uuid=uuid,
         usable=usable,

@@ -26,6 +26,8 @@ from collections.abc import Sequence
 import msgspec
 
 _NUMBER = re.compile(r"[+-]?[0-9]+")
+#: entries by which people (-1) and Slurm (in a job without GPUs) end a list or hide everything
+_ON_PURPOSE = ("-1", "NoDevFiles")
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +64,7 @@ def visible(mask: str | None, inventory: Sequence[Gpu]) -> Visible:
     for entry in entries:
         named = _by_uuid(entry, inventory) if by_uuid else _by_ordinal(entry, inventory)
         if named is None:
-            # people use -1 on purpose, to end a list or to hide everything
-            problem = None if entry == "-1" else f"{entry!r} names no device here, so the list ends before it"
+            problem = None if entry in _ON_PURPOSE else f"{entry!r} names no device here, so the list ends before it"
             return Visible(uuids=tuple(uuids), problem=problem)
         if any(uuid in uuids for uuid in named):
             return Visible(uuids=(), problem=f"{entry!r} names a device for the second time, which hides all devices")
