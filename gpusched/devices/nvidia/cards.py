@@ -47,13 +47,7 @@ def discover(
             return Discovery(
                 devices=(), notes=(*notes, Note("the NVIDIA driver reports no GPU that can be used")), complete=complete
             )
-        shown = visible(
-            mask, [Gpu(uuid=card.uuid, instances=card.instances) if card else Gpu(uuid="") for card in cards]
-        )
-        if shown.problem:
-            notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}", "`nvidia-smi -L` lists what there is"))
-        if not shown.uuids and any(card and card.usable for card in cards):
-            notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"))
+        shown = _shown(mask, cards, notes)
         driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
         devices = tuple(
             Device(
@@ -70,7 +64,7 @@ def discover(
                 driver=driver or "",
                 modes=card.modes,
             )
-            for uuid in shown.uuids
+            for uuid in shown
             for card in cards
             if card and uuid in card.usable
         )
@@ -204,6 +198,16 @@ def _inventory(nvml: Any) -> tuple[list[_Card | None], list[Note]]:
         where = f"persistence mode is off on GPU {', '.join(unpersistent)}: windows may wait seconds for the driver"
         notes.append(Note(where, "`nvidia-smi -pm 1` or nvidia-persistenced turns it on"))
     return [card for _, card in sorted(cards, key=lambda item: item[0])], notes
+
+
+def _shown(mask: str | None, cards: list[_Card | None], notes: list[Note]) -> tuple[str, ...]:
+    """The UUIDs that the mask leaves of those that are usable; what is to be said of it is added to `notes`."""
+    shown = visible(mask, [Gpu(uuid=card.uuid, instances=card.instances) if card else Gpu(uuid="") for card in cards])
+    if shown.problem:
+        notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}", "`nvidia-smi -L` lists what there is"))
+    if not shown.uuids and any(card and card.usable for card in cards):
+        notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"))
+    return shown.uuids
 
 
 def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[Note]) -> _Card:
