@@ -93,14 +93,34 @@ def test_the_mask_selects_and_orders(fake: FakeNvml) -> None:
     assert ids(discover(f"{uuid(2)},GPU-00000000")) == [uuid(2), uuid(0)]
 
 
+@pytest.mark.parametrize(
+    ("lost", "mask", "left"),
+    [
+        (0, "1,2", [1, 2]),
+        (1, "1,2", [2]),
+        (2, "0,3", [0, 3]),
+        (1, f"{uuid(1)},{uuid(3)}", [3]),
+        (3, "GPU-00000003", []),
+    ],
+)
+def test_a_lost_gpu_moves_no_ordinal_and_ends_no_list(fake: FakeNvml, lost: int, mask: str, left: list[int]) -> None:
+    fake.gpus(4).fail("nvmlDeviceGetHandleByIndex_v2", GPU_IS_LOST, lost)
+    found = discover(mask)
+    assert ids(found) == [uuid(gpu) for gpu in left]
+    assert not any("names no device" in note for note in told(found))
+
+
 def test_says_what_is_wrong_with_the_mask(fake: FakeNvml) -> None:
     fake.gpus(2)
     found = discover("1,5")
     assert ids(found) == [uuid(1)]
-    assert told(found) == ("CUDA_VISIBLE_DEVICES=1,5: '5' names no device here, so the list ends before it",)
+    assert told(found) == (
+        "CUDA_VISIBLE_DEVICES=1,5: '5' names no device here, so the list ends before it;"
+        " `nvidia-smi -L` lists what there is",
+    )
 
 
-@pytest.mark.parametrize("mask", ["", "-1"])
+@pytest.mark.parametrize("mask", ["", "-1", "NoDevFiles"])
 def test_a_mask_can_hide_everything(fake: FakeNvml, mask: str) -> None:
     fake.gpus(2)
     assert discover(mask) == Discovery(
@@ -133,7 +153,9 @@ def test_exclusive_process_mode_means_one_slot(fake: FakeNvml) -> None:
     fake.gpus(2).set(1, compute_mode=EXCLUSIVE_PROCESS)
     found = discover(None, slots=4)
     assert [device.capacity for device in found.devices] == [4, 1]
-    assert told(found) == (f"GPU 1 ({RTX}) is in EXCLUSIVE_PROCESS compute mode: it gets one slot",)
+    assert told(found) == (
+        f"GPU 1 ({RTX}) is in EXCLUSIVE_PROCESS compute mode: it gets one slot; `nvidia-smi -c DEFAULT` allows more",
+    )
 
 
 def test_prohibited_mode_means_not_used(fake: FakeNvml) -> None:
@@ -173,7 +195,7 @@ def test_a_lost_gpu_does_not_hide_the_others(fake: FakeNvml) -> None:
     ("error", "words"),
     [
         (DRIVER_NOT_LOADED, "modprobe nvidia"),
-        (VERSION_MISMATCH, "restart the machine"),
+        (VERSION_MISMATCH, "restart the machine, then restart the daemon"),
         (NO_PERMISSION, "/dev/nvidiactl"),
         (UNKNOWN, "Unknown Error"),
         (4711, "a made-up error"),

@@ -62,6 +62,14 @@ def test_a_listing_survives_what_happens_meanwhile(store: Store) -> None:
     assert rows[2000].status == "succeeded"
 
 
+def test_the_remedy_of_the_plan_is_for_those_that_were_not_run(store: Store) -> None:
+    told = msgspec.structs.replace(plan(0), remedy="complete its files")
+    waits = msgspec.structs.replace(plan(1), remedy="complete its files")
+    skipped = Finished(attempts=0, outcome=Skipped(reason="6 rows"))
+    store.record([BatchAccepted(batch=batch(), windows=((told, skipped), (waits, Queued())), at=1.0)])
+    assert [(row.why, row.remedy) for row in store.windows("b")] == [("6 rows", "complete its files"), (None, "")]
+
+
 def test_only_lines_of_results_have_results(store: Store) -> None:
     training = Training(started_at=50.0, seconds=2.5, attempts=3, slot=4, node="n1")
     reused = msgspec.structs.replace(RESULT, training=training)

@@ -41,16 +41,13 @@ def discover(
     except Exception as error:
         return _none(_why_no_nvml(error, root))
     try:
-        cards, notes, complete = _inventory(nvml)
-        if not cards:
+        cards, notes = _inventory(nvml)
+        complete = all(cards)
+        if not any(cards):
             return Discovery(
                 devices=(), notes=(*notes, Note("the NVIDIA driver reports no GPU that can be used")), complete=complete
             )
-        shown = visible(mask, [Gpu(uuid=card.uuid, instances=card.instances) for card in cards])
-        if shown.problem:
-            notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}"))
-        if not shown.uuids and any(card.usable for card in cards):
-            notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"))
+        shown = _shown(mask, cards, notes)
         driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
         devices = tuple(
             Device(
@@ -67,9 +64,9 @@ def discover(
                 driver=driver or "",
                 modes=card.modes,
             )
-            for uuid in shown.uuids
+            for uuid in shown
             for card in cards
-            if uuid in card.usable
+            if card and uuid in card.usable
         )
         return Discovery(devices=devices, notes=tuple(notes), driver=driver, complete=complete)
     except Exception as error:
@@ -167,7 +164,8 @@ def _why_no_nvml(error: Exception, root: Path) -> Note:
             return Note(
                 "the NVIDIA driver's library and kernel module are of different versions, as after an update:"
                 " GPUs cannot be used",
-                "reload the module or restart the machine",
+                # a process keeps the library that it has loaded
+                "reload the module or restart the machine, then restart the daemon if it ran all the while",
             )
         case nvml.NVML_ERROR_NO_PERMISSION:
             return Note(
@@ -177,12 +175,12 @@ def _why_no_nvml(error: Exception, root: Path) -> Note:
     return Note(f"the NVIDIA driver cannot be started ({error}): GPUs cannot be used", LOOK_AT)
 
 
-def _inventory(nvml: Any) -> tuple[list[_Card], list[Note], bool]:
-    """Every GPU that answers, in PCI order; notes about them; whether all have answered."""
-    cards: list[tuple[tuple[int, ...], _Card]] = []
+def _inventory(nvml: Any) -> tuple[list[_Card | None], list[Note]]:
+    """Every GPU, in PCI order, None for one that does not answer; notes about them."""
+    cards: list[tuple[tuple[int, ...], _Card | None]] = []
     notes: list[Note] = []
     unpersistent = []
-    complete = True
+    address: tuple[int, ...] = ()
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -190,15 +188,26 @@ def _inventory(nvml: Any) -> tuple[list[_Card], list[Note], bool]:
             card = _card(nvml, handle, f"GPU {index} ({name})", name, notes)
         except nvml.NVMLError as error:
             notes.append(Note(f"GPU {index} does not answer ({error}): it is not used", LOOK_AT))
-            complete = False
+            cards.append((address, None))  # behind the one before it, as NVML has them
             continue
-        cards.append((_pci_address(nvml, handle) or (0, 0, 0, index), card))
+        address = _pci_address(nvml, handle) or (0, 0, 0, index)
+        cards.append((address, card))
         if _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle) == nvml.NVML_FEATURE_DISABLED:
             unpersistent.append(str(index))
     if unpersistent:
         where = f"persistence mode is off on GPU {', '.join(unpersistent)}: windows may wait seconds for the driver"
         notes.append(Note(where, "`nvidia-smi -pm 1` or nvidia-persistenced turns it on"))
-    return [card for _, card in sorted(cards, key=lambda item: item[0])], notes, complete
+    return [card for _, card in sorted(cards, key=lambda item: item[0])], notes
+
+
+def _shown(mask: str | None, cards: list[_Card | None], notes: list[Note]) -> tuple[str, ...]:
+    """The UUIDs that the mask leaves of those that are usable; what is to be said of it is added to `notes`."""
+    shown = visible(mask, [Gpu(uuid=card.uuid, instances=card.instances) if card else Gpu(uuid="") for card in cards])
+    if shown.problem:
+        notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}", "`nvidia-smi -L` lists what there is"))
+    if not shown.uuids and any(card and card.usable for card in cards):
+        notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask} hides every GPU from the pool"))
+    return shown.uuids
 
 
 def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[Note]) -> _Card:
@@ -220,7 +229,8 @@ def _card(nvml: Any, handle: Any, title: str, name: str, notes: list[Note]) -> _
             notes.append(Note(without, "`nvidia-smi mig -cgi … -C` makes them"))
     exclusive = mode == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
     if exclusive:
-        notes.append(Note(f"{title} is in EXCLUSIVE_PROCESS compute mode: it gets one slot"))
+        one_slot = f"{title} is in EXCLUSIVE_PROCESS compute mode: it gets one slot"
+        notes.append(Note(one_slot, "`nvidia-smi -c DEFAULT` allows more"))
     return _Card(
         uuid=uuid,
         usable=usable,

@@ -10,9 +10,12 @@ The rules are CUDA's own:
   numbers or of UUIDs, and naming a device twice hides all devices (not documented by NVIDIA; observed and tested by
   PyTorch: `torch.cuda._parse_visible_devices` and `TestVisibleDeviceParses`).
 
-Two rules differ on purpose, because the pool pins each process itself: ordinals always count in PCI order, regardless
-of `CUDA_DEVICE_ORDER`, and an entry that names a GPU in MIG mode allows all of its instances, while CUDA would show a
-process only the first.
+Three rules differ on purpose, because the pool pins each process itself:
+
+- ordinals always count in PCI order, regardless of `CUDA_DEVICE_ORDER`;
+- an entry that names a GPU in MIG mode allows all of its instances, while CUDA would show a process only the first;
+- a GPU that does not answer keeps its ordinal and ends no list. Otherwise its failure would give the pool a GPU that
+  the mask hides, or hide those that are well.
 """
 
 from __future__ import annotations
@@ -23,17 +26,22 @@ from collections.abc import Sequence
 import msgspec
 
 _NUMBER = re.compile(r"[+-]?[0-9]+")
+#: entries by which people (-1) and Slurm (in a job without GPUs) end a list or hide everything
+_ON_PURPOSE = ("-1", "NoDevFiles")
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """A physical GPU, with the UUIDs by which a mask can name it."""
 
+    #: empty: the GPU does not answer
     uuid: str
     #: UUIDs of its MIG instances; None: not in MIG mode, the GPU is used as a whole
     instances: tuple[str, ...] | None = None
 
     @property
     def usable(self) -> tuple[str, ...]:
+        if not self.uuid:
+            return ()
         return (self.uuid,) if self.instances is None else self.instances
 
 
@@ -56,8 +64,7 @@ def visible(mask: str | None, inventory: Sequence[Gpu]) -> Visible:
     for entry in entries:
         named = _by_uuid(entry, inventory) if by_uuid else _by_ordinal(entry, inventory)
         if named is None:
-            # people use -1 on purpose, to end a list or to hide everything
-            problem = None if entry == "-1" else f"{entry!r} names no device here, so the list ends before it"
+            problem = None if entry in _ON_PURPOSE else f"{entry!r} names no device here, so the list ends before it"
             return Visible(uuids=tuple(uuids), problem=problem)
         if any(uuid in uuids for uuid in named):
             return Visible(uuids=(), problem=f"{entry!r} names a device for the second time, which hides all devices")
@@ -73,7 +80,11 @@ def _by_ordinal(entry: str, inventory: Sequence[Gpu]) -> tuple[str, ...] | None:
 
 
 def _by_uuid(entry: str, inventory: Sequence[Gpu]) -> tuple[str, ...] | None:
-    if entry.startswith("MIG-"):
-        return (entry,) if any(entry in (gpu.instances or ()) for gpu in inventory) else None
-    named = [gpu for gpu in inventory if gpu.uuid.startswith(entry)] if entry.startswith("GPU-") else []
+    if not entry.startswith(("GPU-", "MIG-")):
+        return None
+    if any(entry in (gpu.instances or ()) for gpu in inventory):
+        return (entry,)
+    named = [gpu for gpu in inventory if gpu.uuid.startswith(entry)]
+    if not named and not all(gpu.uuid for gpu in inventory):
+        return ()  # it may be the one that does not answer
     return named[0].usable if len(named) == 1 else None
