@@ -9,7 +9,7 @@ import glob
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ _SETTINGS = {
     "validation_days": "split.validation_days",
     "min_rows": "training.min_rows",
 }
+#: the largest metric: sums of some more, as of a loss that diverges, are beyond what a float holds
+_LARGEST = 1e300
 #: entries of metadata.json that become columns of their own
 _TRAINING = ("rounds", "best_iteration")
 
@@ -66,12 +68,12 @@ def load_results(paths: Source | Iterable[Source]) -> pd.DataFrame:
 
     `paths` is one or several of: a batch's directory, its `teacher_runs.json`, a pattern such as `runs/nifty-*`, or a
     directory below which there are batches' directories. Columns are those of the index, with nested ones flattened:
-    `start` and `end` (datetime64), `validation_auc` and the other metrics, `train_rows` and the other counts. `outcome`
-    and `reason` are those that the commands show, `status` has the older words (`success`, also if reused). Successes
-    also have `constant` (whether the model gives every row of the validation the same probability), `rounds`,
-    `best_iteration`, `<phase>_seconds`, and the settings under their names in config.toml, such as
-    `lightgbm.num_leaves`, or `workload.alpha` of a workload of one's own. Missing values are NaN, NaT or None. An
-    incomplete last line is left out. Raises NoResults.
+    `start` and `end` (datetime64), `validation_auc` and the other metrics (`metric_seconds` if one is called as another
+    column), `train_rows` and the other counts. `outcome` and `reason` are those that the commands show, `status` has
+    the older words (`success`, also if reused). Successes also have `constant` (whether the model gives every row of
+    the validation the same probability), `rounds`, `best_iteration`, `<phase>_seconds`, and the settings under their
+    names in config.toml, such as `lightgbm.num_leaves`, or `workload.alpha` of a workload of one's own. Missing values
+    are NaN, NaT or None. An incomplete last line is left out. Raises NoResults.
     """
     import pandas as pd
 
@@ -170,8 +172,9 @@ def _below(directory: Path, on_error: Callable[[OSError], object] | None = None)
 
 def _rows(index: Path) -> Iterator[dict[str, Any]]:
     for line in read_index(index):
-        row = _flat(line)
-        yield row | _details(row, index.parent)
+        details = _details(line, index.parent)
+        taken = _flat(line | {"metrics": None}) | details
+        yield _flat(line | {"metrics": metric_columns(line.get("metrics"), taken)}) | details
 
 
 def read_index(index: Path) -> list[dict[str, Any]]:
@@ -195,20 +198,16 @@ def _object(line: str) -> dict[str, Any]:
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
-    """Flatten a line of the index: metrics become `<part>_<name>`, counts `<part>_rows`."""
+    """Flatten a line of the index, whose metrics are columns already: counts become `<part>_rows`."""
     row: dict[str, Any] = {}
     for name, value in (_words(line) | line).items():
         match name, value:
-            case (("date_range" | "parameters"), dict()):
+            case (("date_range" | "metrics" | "parameters" | "settings"), dict()):
                 row |= value
-            case "metrics", dict():
-                row |= flat_metrics(value)
             case "sample_counts", dict():
                 row |= {f"{part}_rows": count for part, count in value.items()}
             case (("date_range" | "metrics" | "sample_counts" | "parameters"), _):
                 pass
-            case "settings", dict():
-                row |= value
             case "data_notes", list():
                 row[name] = "; ".join(note["text"] for note in value)
             case "error", dict():
@@ -230,13 +229,29 @@ def _words(line: Mapping[str, Any]) -> dict[str, Any]:
     return {"outcome": outcome, "reason": f"{kind}: {message}" if kind else line.get("skip_reason")}
 
 
-def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def flat_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Metrics on one level: `validation_auc` for `{"validation": {"auc": …}}`."""
     flat: dict[str, Any] = {}
-    for part, metric in metrics.items():
-        named = {f"{part}_{name}": value for name, value in metric.items()} if isinstance(metric, dict) else None
-        flat |= {part: metric} if named is None else named
+    for name, value in metrics.items():
+        flat |= flat_metrics(value, f"{prefix}{name}_") if isinstance(value, dict) else {prefix + name: value}
     return flat
+
+
+def metric_columns(metrics: object, taken: Container[str]) -> dict[str, Any]:
+    """Metrics as columns: `metric_seconds` for one that is called as another column, of the names `taken`."""
+    flat = flat_metrics(metrics) if isinstance(metrics, Mapping) else {}
+    return {f"metric_{name}" if name in taken else name: value for name, value in flat.items()}
+
+
+def as_number(value: object) -> float | None:
+    """A metric as a number; None if it is not defined: no number, not finite, or too large to be summed up."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if abs(number) <= _LARGEST else None
 
 
 def _details(row: Mapping[str, Any], batch: Path) -> dict[str, Any]:
@@ -254,7 +269,7 @@ def _details(row: Mapping[str, Any], batch: Path) -> dict[str, Any]:
     return {
         "artifacts_path": str(moved),
         "constant": metadata.constant,
-        **{name: metadata.details.get(name) for name in _TRAINING},
+        **{name: metadata.details[name] for name in _TRAINING if name in metadata.details},
         **{f"{phase}_seconds": seconds for phase, seconds in metadata.phases.items()},
         **{_SETTINGS[name]: value for name, value in requested.items() if name in _SETTINGS},
         **{f"lightgbm.{name}": value for name, value in parameters.items()},

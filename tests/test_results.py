@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import gpusched
-from gpusched.results import NoArtifact, NoModel, NoResults, NotOneRow
+from gpusched.results import NoArtifact, NoModel, NoResults, NotOneRow, as_number
 from gpusched.worker.messages import WindowJob
 from gpusched.worker.window import run_window
 from tests.teacher.support import ignore, walk, window_task, write_daily
@@ -57,6 +57,31 @@ def test_lines_of_every_version_have_the_words_of_the_commands(tmp_path: Path) -
     frame = gpusched.load_results(write(tmp_path, *lines))
     assert list(frame["outcome"]) == ["succeeded", "reused", "failed", "timed_out", "skipped", "x"]
     assert list(frame["reason"].fillna("")) == ["", "", "x: no", "after 5 s", "no data", "newer"]
+
+
+def test_a_metric_takes_no_other_columns_place(tmp_path: Path) -> None:
+    metrics = {"seconds": 7, "start": 5, "symbol": "X", "train": {"rows": 9, "deep": {"auc": 0.8}}, "rounds": 40}
+    (row,) = gpusched.load_results(write(tmp_path, SUCCESS | {"metrics": metrics})).to_dict("records")
+    assert (row["seconds"], row["symbol"], row["train_rows"]) == (0.5, "AAPL", 80)
+    assert row["start"] == pd.Timestamp("2022-01-01")
+    assert [row[f"metric_{name}"] for name in ("seconds", "start", "symbol", "train_rows")] == [7, 5, "X", 9]
+    assert (row["rounds"], row["train_deep_auc"]) == (40, 0.8)
+
+
+def test_a_metric_of_ones_own_is_no_entry_of_a_booster(tmp_path: Path) -> None:
+    task = window_task(tmp_path, symbol="S")
+    run_window(
+        WindowJob(workload="tests.worker.workloads:two_files", task=task, output_dir=str(tmp_path / "o")), ignore
+    )
+    line = SUCCESS | {"window_label": task.label, "metrics": {"best_iteration": 12, "rounds": 40}}
+    (row,) = gpusched.load_results(write(tmp_path / "o", line)).to_dict("records")
+    assert (row["best_iteration"], row["rounds"]) == (12, 40)
+
+
+def test_what_is_no_number_is_no_defined_metric() -> None:
+    assert [as_number(value) for value in (1, 0.5, -1e299)] == [1.0, 0.5, -1e299]
+    undefined = (True, "1", None, [1], float("nan"), float("-inf"), 10**400, 1e308)
+    assert [as_number(value) for value in undefined] == [None] * len(undefined)
 
 
 def test_what_is_told_of_the_data_is_text(tmp_path: Path) -> None:

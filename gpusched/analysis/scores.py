@@ -10,7 +10,7 @@ import msgspec
 
 from gpusched.errors import UsageError, did_you_mean
 from gpusched.protocol import WindowLine
-from gpusched.results import flat_metrics
+from gpusched.results import as_number, flat_metrics
 
 #: metrics in the order in which they are shown first; the first that a batch has is its main one
 FIRST = ("validation_auc", "validation_accuracy", "validation_f1", "validation_precision", "validation_recall")
@@ -84,11 +84,7 @@ def constants(scored: Iterable[Scored]) -> int | None:
 def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
     """Metrics on one level, those that are defined numbers."""
     flat = flat_metrics(metrics or {})
-    return {
-        name: float(value)
-        for name, value in flat.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    return {name: number for name, value in flat.items() if (number := as_number(value)) is not None}
 
 
 def metric_names(scored: Iterable[Scored]) -> list[str]:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from gpusched.client.drawing.listing import Cell
+from gpusched.results import as_number
 
 #: a flat result: column → value
 Row = dict[str, Cell]
@@ -73,12 +74,11 @@ def _numbers(rows: list[Row], metric: str) -> Row:
 
 
 def _number(row: Row, metric: str) -> float | None:
-    value = row.get(metric)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return as_number(row.get(metric))
 
 
 def _rank(value: Cell) -> tuple[int, float, str]:
     """Numbers before text, missing values last."""
     if isinstance(value, int | float):
-        return 0, float(value), ""
+        return 0, value, ""
     return (2, 0.0, "") if value is None else (1, 0.0, str(value))

@@ -10,6 +10,7 @@ import pytest
 from gpusched.cli.commands import results
 from gpusched.cli.summaries import Row, best, by_symbol, by_values
 from gpusched.client.drawing.listing import Cell
+from tests.analysis.reports import line, with_result
 
 ROWS: list[Row] = [
     {"symbol": symbol, "window_label": f"{symbol}-{leaves}-{number}", "leaves": leaves, "kind": kind, "auc": auc}
@@ -52,6 +53,25 @@ def test_the_best_of_all_and_of_each_group() -> None:
     assert best(ROWS, "auc", ["symbol"]) == [1, 2], "the first of equals"
     assert best(ROWS, "auc", ["symbol"], least=True) == [0, 2]
     assert best(ROWS, "kind", ["leaves"]) == [4], "what is no number is no best"
+
+
+def test_a_metric_takes_no_other_columns_place() -> None:
+    metrics = {
+        "seconds": 7,
+        "status": "good",
+        "constant": 1,
+        "train": {"rows": 9, "deep": {"auc": 0.8}},
+        "big": 10**400,
+    }
+    trained = with_result(line(0), metrics=metrics, sample_counts={"train": 80})
+    row = results.flat(trained)
+    assert (row["seconds"], row["status"], row["train_rows"]) == (0.5, "succeeded", 80)
+    assert [row[f"metric_{name}"] for name in ("seconds", "status", "constant", "train_rows")] == [7, "good", 1, 9]
+    assert row["train_deep_auc"] == 0.8
+    assert results._chief_metric([trained], tuple(row)) == "metric_seconds"
+    assert by_values([row], ["big"], "big") == [
+        {"big": 10**400, "windows": 0, "mean": None, "median": None, "spread": None, "best": None, "worst": None}
+    ]
 
 
 @pytest.mark.parametrize(

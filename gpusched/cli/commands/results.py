@@ -22,13 +22,15 @@ from gpusched.core.model import NO_POINTS, Parameters
 from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError, UsageError, did_you_mean
 from gpusched.protocol import WindowLine
-from gpusched.results import flat_metrics
+from gpusched.results import metric_columns
 
 #: columns that every result has; metrics and counts follow them
 COLUMNS = (
     *("batch_id", "symbol", "start", "end", "window_label", "status", "attempts", "device", "slot", "finished_at"),
     *("seconds", "artifacts_path", "reason"),
 )
+#: columns that some results have
+_SOME_HAVE = ("node", "point", "constant")
 #: the metrics that a terminal shows, if the results have them; the first of these is the default of `--by-symbol`
 SHOWN = ("validation_auc", "validation_accuracy", "validation_f1", "train_auc")
 
@@ -169,8 +171,8 @@ def flat(line: WindowLine, points: Mapping[str, Parameters] = NO_POINTS) -> Row:
     row: Row = {name: fields[name] for name in (*COLUMNS, *(name for name in ("node", "point") if name in fields))}
     row |= {name: _cell(value) for name, value in fields.get("parameters", {}).items()}
     if (result := line.result) is not None:
-        row |= flat_metrics(result.metrics)
-        row |= {f"{name}_rows": count for name, count in result.sample_counts.items()}
+        counts = {f"{name}_rows": count for name, count in result.sample_counts.items()}
+        row |= metric_columns(result.metrics, {*row, *counts, *_SOME_HAVE}) | counts
         row |= {} if result.constant is None else {"constant": result.constant}
     return row
 
@@ -181,7 +183,7 @@ def _cell(value: Any) -> Cell:
 
 def _chief_metric(finished: Sequence[WindowLine], names: Sequence[str]) -> str:
     """The metric of `--by` where none is asked for: one of `SHOWN`, or else the first that the results have."""
-    own = (name for line in finished for name in flat_metrics(line.metrics or {}))
+    own = (name for line in finished for name in metric_columns(line.metrics, (*COLUMNS, *_SOME_HAVE)))
     return next((name for name in SHOWN if name in names), next(own, SHOWN[0]))
 
 
