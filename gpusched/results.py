@@ -5,13 +5,15 @@ load_results(…) → a row per window → load_model(row), load_labels(row), lo
 
 from __future__ import annotations
 
+import datetime as dt
 import glob
-import json
 import os
 import stat
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
 
 from gpusched import artifacts
 from gpusched.errors import InputError
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 INDEX = "teacher_runs.json"
 Source = str | os.PathLike[str]
+#: text that can be part of a path
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*$")]
 
 #: entries of `requested` in metadata.json that are settings → their names in config.toml
 _SETTINGS = {
@@ -186,14 +190,35 @@ def read_index(index: Path) -> list[dict[str, Any]]:
     whole, _, _ = text.rpartition("\n")
     try:
         return [_object(line) for line in whole.splitlines()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NoResults(path=index, why=f"it is not an index ({error})") from None
 
 
+class _Dates(msgspec.Struct):
+    start: dt.date
+    end: dt.date
+
+
+class _Note(msgspec.Struct):
+    text: str
+
+
+class _Line(msgspec.Struct):
+    """What readers rely on in a line, which may be anybody's: the rest of it may be anything."""
+
+    window_label: _Name | None = None
+    artifacts_path: _Name | None = None
+    date_range: _Dates | None = None
+    started_at: dt.datetime | None = None
+    metrics: dict[str, Any] | None = None
+    constant: bool | None = None
+    data_notes: list[_Note] | None = None
+
+
 def _object(line: str) -> dict[str, Any]:
-    value = json.loads(line)
-    if not isinstance(value, dict):
-        raise ValueError("a line is no object")  # noqa: TRY004 - as of text that is no JSON
+    """Raises ValueError, RecursionError."""
+    value: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+    msgspec.convert(value, _Line)
     return value
 
 
@@ -265,7 +290,9 @@ def _details(row: Mapping[str, Any], batch: Path) -> dict[str, Any]:
         metadata = artifacts.read_metadata(moved)
     if metadata is None:
         return {}
-    requested, parameters = (metadata.details.get(name) or {} for name in ("requested", "requested_parameters"))
+    # Entries of a workload's own may have these names, and hold anything.
+    entries = (metadata.details.get(name) for name in ("requested", "requested_parameters"))
+    requested, parameters = (entry if isinstance(entry, dict) else {} for entry in entries)
     return {
         "artifacts_path": str(moved),
         "constant": metadata.constant,

@@ -110,12 +110,39 @@ def test_the_file_itself_may_be_named_and_may_be_growing(tmp_path: Path) -> None
     assert len(gpusched.load_results(str(tmp_path / "teacher_runs.json"))) == 1
 
 
-@pytest.mark.parametrize("content", [None, "[1, 2]\n", "not json\n"])
+@pytest.mark.parametrize("content", [None, "[1, 2]\n", "not json\n", '{"a":' + "[" * 100_000 + "\n"])
 def test_what_is_no_index_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "teacher_runs.json").write_text(content)
     with pytest.raises(NoResults, match="name a batch directory"):
         gpusched.load_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"date_range": {"start": "2022-01-01", "end": "never"}},
+        {"date_range": 5},
+        {"window_label": "a\0b"},
+        {"artifacts_path": {}},
+        {"batch_id": "\ud800"},
+        {"data_notes": [{}]},
+        {"constant": "yes"},
+        {"started_at": "x"},
+    ],
+    ids=lambda entry: next(iter(entry)),
+)
+def test_an_index_that_others_have_changed_is_refused(tmp_path: Path, entry: dict[str, Any]) -> None:
+    with pytest.raises(NoResults, match="it is not an index"):
+        gpusched.load_results(write(tmp_path, SUCCESS, SUCCESS | entry))
+
+
+def test_entries_of_ones_own_are_no_settings_of_the_built_in_workload(tmp_path: Path) -> None:
+    task = window_task(tmp_path, symbol="S")
+    job = WindowJob(workload="tests.worker.workloads:asked_otherwise", task=task, output_dir=str(tmp_path / "out"))
+    run_window(job, ignore)
+    (row,) = gpusched.load_results(write(tmp_path / "out", SUCCESS | {"window_label": task.label})).to_dict("records")
+    assert row["constant"] is None
 
 
 def test_several_batches_are_one_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

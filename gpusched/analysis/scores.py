@@ -57,8 +57,9 @@ def of_index(lines: Iterable[Mapping[str, Any]]) -> list[Scored]:
     """The windows with a model among the lines of an index."""
     scored = []
     for line in lines:
-        if line.get("status") == "success" and isinstance(line.get("metrics"), dict):
-            symbol, dates = str(line.get("symbol")), line.get("date_range") or {}
+        dates = line.get("date_range")
+        if line.get("status") == "success" and dates and isinstance(line.get("metrics"), dict):
+            symbol = str(line.get("symbol"))
             start, end = (dt.date.fromisoformat(dates[name]) for name in ("start", "end"))
             label = str(line.get("window_label"))
             scored.append(

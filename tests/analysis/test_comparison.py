@@ -60,5 +60,5 @@ def test_scores_are_the_numbers_that_are_defined() -> None:
     date_range = {"start": "2022-01-01", "end": "2022-01-01"}
     line = {"symbol": "A", "date_range": date_range, "window_label": "mine", "point": "horizon=5"}
     trained = line | {"status": "success", "metrics": {"auc": 0.5}}
-    (found,) = of_index([trained, line | {"status": "failed", "metrics": None}])
+    (found,) = of_index([trained, line | {"status": "failed", "metrics": None}, trained | {"date_range": None}])
     assert (found.point, found.metrics, found.constant) == ("horizon=5", {"auc": 0.5}, None)

@@ -345,3 +345,9 @@ def test_lines_are_whole_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         open_console().print(Text("word " * 40))
     assert out.getvalue().count("\n") == 1
+
+
+def test_names_of_columns_are_one_line_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Metrics of a workload of one's own are columns, and may be called anything."""
+    print_listing(["window", "\x1b[31mau\tc\n"], [["a", 1]], styles={})
+    assert capsys.readouterr().out == "window\t\N{REPLACEMENT CHARACTER}[31mau c \na\t1\n"

@@ -39,7 +39,7 @@ def print_listing(
         return
     from gpusched.client.drawing.plain import clean
 
-    lines = ["\t".join(columns), *("\t".join(clean(_for_programs(cell)) for cell in row) for row in rows)]
+    lines = ["\t".join(map(clean, columns)), *("\t".join(clean(_for_programs(cell)) for cell in row) for row in rows)]
     print("\n".join(lines))  # noqa: T201
 
 
