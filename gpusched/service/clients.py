@@ -11,7 +11,7 @@ import pwd
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 
 import anyio
 import msgspec
@@ -23,6 +23,12 @@ from gpusched.protocol import MAX_REQUEST_BYTES, Problem, Reply, encode
 MAX_CLIENTS = 500
 #: connections at a time of one user
 MAX_OF_A_USER = 100
+#: bytes of a frame of which every connection may have one; of longer ones a user may have `MAX_LARGE` at a time, from
+#: the first bytes to the answer, so that connections that stop amid a frame cannot fill the daemon's memory
+SMALL_BYTES = 64 * 1024
+MAX_LARGE = 16
+#: seconds that a long frame waits for its place, less than a client waits to send; and that it may then take to arrive
+PLACE_S, FRAME_S = 5.0, 10.0
 #: seconds that a client may take to read a reply
 SEND_S = 30.0
 #: seconds that a client may take to read the last reply before its connection is closed
@@ -34,6 +40,8 @@ UPGRADE = "use the same version of gpusched for both: upgrade the older one, and
 
 #: socket option for the groups of the peer, as of its connection (Linux 4.13)
 _SO_PEERGROUPS = 59
+
+_CUT_OFF = "the connection was closed in the middle of a frame", UPGRADE
 
 log = logging.getLogger("gpusched.server")
 
@@ -96,6 +104,8 @@ class Clients:
         self._logged: set[int] = set()
         #: connections by uid
         self._connected: dict[int, list[Connection]] = {}
+        #: places of long frames by uid
+        self._large: dict[int, anyio.Semaphore] = {}
 
     @contextlib.contextmanager
     def admitted(self, client: Connection, peer: Peer) -> Iterator[None]:
@@ -111,6 +121,7 @@ class Clients:
         elif self._others() >= MAX_CLIENTS:
             raise Over(f"the daemon has {MAX_CLIENTS} clients already", "try again when some of them have left")
         theirs.append(client)
+        client.large = self._large.setdefault(peer.uid, anyio.Semaphore(MAX_LARGE))
         try:
             yield
         finally:
@@ -150,6 +161,8 @@ class Connection:
         #: whether a request is being answered, and the monotonic time of the last answer, or else of the connection
         self.busy = False
         self.idle_since = time.monotonic()
+        #: places of long frames that the client shares with the others of its user
+        self.large = anyio.Semaphore(MAX_LARGE)
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[None]:
@@ -160,18 +173,50 @@ class Connection:
         finally:
             self.busy, self.idle_since = False, time.monotonic()
 
-    async def line(self) -> bytes | None:
-        """The next frame, or None if the client has hung up after the last one. Raises Over, Gone."""
+    @contextlib.asynccontextmanager
+    async def line(self) -> AsyncIterator[bytes | None]:
+        """The next frame, or None if the client has hung up after the last one. Raises Over, Gone.
+
+        Leave the context when it has been answered: until then, a long frame keeps its place.
+        """
+        async with contextlib.AsyncExitStack() as place:
+            try:
+                frame: bytes | None = await self._reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError:
+                await self._take_place(place)
+                frame = await self._long_frame()
+            except asyncio.IncompleteReadError as error:
+                if error.partial:
+                    raise Over(*_CUT_OFF) from None
+                frame = None
+            except OSError:
+                raise Gone from None
+            yield frame
+
+    async def _take_place(self, place: contextlib.AsyncExitStack) -> None:
         try:
-            return await self._reader.readuntil(b"\n")
-        except asyncio.IncompleteReadError as error:
-            if not error.partial:
-                return None
-            raise Over("the connection was closed in the middle of a frame", UPGRADE) from None
-        except asyncio.LimitOverrunError:
-            raise Over(f"a frame may have {MAX_REQUEST_BYTES} bytes at most", "send less at once") from None
+            with anyio.fail_after(PLACE_S):
+                await place.enter_async_context(self.large)
+        except TimeoutError:
+            why = f"{MAX_LARGE} long requests of your user are not answered yet"
+            raise Over(why, "send this one again when they are") from None
+
+    async def _long_frame(self) -> bytes:
+        frame = bytearray()
+        try:
+            with anyio.fail_after(FRAME_S):
+                while len(frame) <= MAX_REQUEST_BYTES:
+                    try:
+                        return bytes(frame + await self._reader.readuntil(b"\n"))
+                    except asyncio.LimitOverrunError as error:
+                        frame += await self._reader.readexactly(error.consumed)
+        except asyncio.IncompleteReadError:
+            raise Over(*_CUT_OFF) from None
+        except TimeoutError:
+            raise Over(f"the rest of a frame did not come within {FRAME_S:g} s", UPGRADE) from None
         except OSError:
             raise Gone from None
+        raise Over(f"a frame may have {MAX_REQUEST_BYTES} bytes at most", "send less at once")
 
     async def send(self, reply: Reply) -> None:
         self._writer.write(encode(reply))

@@ -20,7 +20,6 @@ import anyio.abc
 from gpusched import __version__, clock
 from gpusched.errors import DaemonError, GpuschedError, ReplacementRefused, in_words
 from gpusched.protocol import (
-    MAX_REQUEST_BYTES,
     PROTOCOL,
     BadFrame,
     Problem,
@@ -28,7 +27,7 @@ from gpusched.protocol import (
     decode_hello,
     decode_request,
 )
-from gpusched.service.clients import UPGRADE, Clients, Connection, Gone, Over, Peer, may_connect, peer_of
+from gpusched.service.clients import SMALL_BYTES, UPGRADE, Clients, Connection, Gone, Over, Peer, may_connect, peer_of
 from gpusched.service.listener import Listener
 from gpusched.service.requests import Requests
 
@@ -80,7 +79,7 @@ class Server:
 
     async def _serve(self, connection: socket.socket) -> None:
         try:
-            reader, writer = await asyncio.open_unix_connection(sock=connection, limit=MAX_REQUEST_BYTES)
+            reader, writer = await asyncio.open_unix_connection(sock=connection, limit=SMALL_BYTES)
         except OSError:
             connection.close()
             return
@@ -115,11 +114,18 @@ class Server:
     async def _converse(self, client: Connection) -> None:
         try:
             with anyio.fail_after(HELLO_S):
-                line = await client.line()
+                async with client.line() as line:
+                    if line is None:
+                        return
+                    self._greeted(line)
         except TimeoutError:
             raise Over(f"no hello came within {HELLO_S:g} s", UPGRADE) from None
-        if line is None:
-            return
+        await client.send(self._welcome)
+        while await self._answered(client):
+            pass
+
+    def _greeted(self, line: bytes) -> None:
+        """Raises Over unless the line is a hello of this protocol."""
         try:
             hello = decode_hello(line)
         except BadFrame as error:
@@ -130,8 +136,12 @@ class Server:
                 f" {hello.version[:40]} and speaks protocol {hello.protocol}",
                 UPGRADE,
             )
-        await client.send(self._welcome)
-        while (line := await client.line()) is not None:
+
+    async def _answered(self, client: Connection) -> bool:
+        """Answer the next request; return False if there is none, because the client has hung up. Raises Over, Gone."""
+        async with client.line() as line:
+            if line is None:
+                return False
             try:
                 request = decode_request(line)
             except BadFrame as error:
@@ -148,6 +158,7 @@ class Server:
                 kind = type(request).__struct_config__.tag
                 log.exception("a request could not be answered reference=%s request=%s", reference, kind)
                 await client.send(_problem(Unanswered(why=in_words(error), reference=reference)))
+        return True
 
 
 def _problem(error: GpuschedError) -> Problem:
