@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from gpusched.errors import UsageError, did_you_mean
 from gpusched.protocol import WindowLine
-from gpusched.results import as_number, flat_metrics
+from gpusched.results import NoResults, as_number, flat_metrics, read_index
 
 #: metrics in the order in which they are shown first; the first that a batch has is its main one
 FIRST = ("validation_auc", "validation_accuracy", "validation_f1", "validation_precision", "validation_recall")
@@ -53,27 +54,33 @@ def of_lines(lines: Iterable[WindowLine]) -> list[Scored]:
     ]
 
 
-def of_index(lines: Iterable[Mapping[str, Any]]) -> list[Scored]:
-    """The windows with a model among the lines of an index."""
-    scored = []
-    for line in lines:
-        dates = line.get("date_range")
-        if line.get("status") == "success" and dates and isinstance(line.get("metrics"), dict):
-            symbol = str(line.get("symbol"))
-            start, end = (dt.date.fromisoformat(dates[name]) for name in ("start", "end"))
-            label = str(line.get("window_label"))
-            scored.append(
-                Scored(
-                    label=label,
-                    symbol=symbol,
-                    start=start,
-                    end=end,
-                    point=str(line.get("point") or ""),
-                    metrics=numbers(line["metrics"]),
-                    constant=line.get("constant"),
-                )
-            )
-    return scored
+def of_index(index: Path) -> list[Scored]:
+    """The windows with a model in an index; of several lines of one, as in indexes put together, the last counts.
+
+    Raises NoResults.
+    """
+    try:
+        return list(
+            {window.label: window for window in map(_of_line, read_index(index)) if window is not None}.values()
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NoResults(path=index, why=f"a line of it is none of an index ({type(error).__name__}: {error})") from None
+
+
+def _of_line(line: Mapping[str, Any]) -> Scored | None:
+    """The window of a line; None without a model."""
+    if line.get("status") != "success" or not isinstance(line.get("metrics"), dict):
+        return None
+    start, end = (dt.date.fromisoformat(line["date_range"][name]) for name in ("start", "end"))
+    return Scored(
+        label=str(line["window_label"]),
+        symbol=str(line["symbol"]),
+        start=start,
+        end=end,
+        point=str(line.get("point") or ""),
+        metrics=numbers(line["metrics"]),
+        constant=line.get("constant"),
+    )
 
 
 def constants(scored: Iterable[Scored]) -> int | None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from pathlib import Path
 
 import pytest
 
 from gpusched.analysis.comparison import NothingInCommon, compare
 from gpusched.analysis.scores import NoMetric, Scored, metric_names, numbers, of_index
 from gpusched.core.model import window_label
+from gpusched.results import NoResults
 
 DAY = dt.date(2022, 1, 1)
 
@@ -57,8 +60,35 @@ def test_scores_are_the_numbers_that_are_defined() -> None:
         "validation_f1",
         "loss",
     ]
-    date_range = {"start": "2022-01-01", "end": "2022-01-01"}
-    line = {"symbol": "A", "date_range": date_range, "window_label": "mine", "point": "horizon=5"}
-    trained = line | {"status": "success", "metrics": {"auc": 0.5}}
-    (found,) = of_index([trained, line | {"status": "failed", "metrics": None}, trained | {"date_range": None}])
-    assert (found.point, found.metrics, found.constant) == ("horizon=5", {"auc": 0.5}, None)
+
+
+LINE = {
+    "symbol": "A",
+    "date_range": {"start": "2022-01-01", "end": "2022-01-01"},
+    "window_label": "mine",
+    "point": "horizon=5",
+    "status": "success",
+    "metrics": {"auc": 0.5},
+}
+
+
+def index(path: Path, *lines: object) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_window_of_an_index_counts_once(tmp_path: Path) -> None:
+    """Of indexes put together, it was two windows of A."""
+    later = LINE | {"metrics": {"auc": 0.7}}
+    (found,) = of_index(index(tmp_path / "all.json", LINE, later, LINE | {"status": "failed", "metrics": None}))
+    assert (found.point, found.metrics, found.constant) == ("horizon=5", {"auc": 0.7}, None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"date_range": None}, {"date_range": {}}, {"date_range": {"start": 5, "end": "x"}}, {"date_range": [1]}],
+)
+def test_a_line_that_is_none_of_an_index_is_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
+    """It was an internal error of `compare`."""
+    with pytest.raises(NoResults, match="it is (not|none of) an index"):
+        of_index(index(tmp_path / "bad.json", LINE, LINE | wrong))

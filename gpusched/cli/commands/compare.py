@@ -12,7 +12,7 @@ from gpusched.analysis.scores import Scored, of_index, of_lines
 from gpusched.cli.sources import of_batch
 from gpusched.client.drawing.listing import Cell, on_terminal, print_json, print_listing
 from gpusched.errors import DONE
-from gpusched.results import INDEX, read_index
+from gpusched.results import INDEX
 
 #: windows that a terminal shows: those whose difference is greatest
 SHOWN_WINDOWS = 10
@@ -39,7 +39,7 @@ def _scored(options: argparse.Namespace, name: str) -> list[Scored]:
     """The windows with a model: of an index, or of a batch as `of_batch` finds it. Raises NoResults."""
     for index in (Path(name), Path(name, INDEX)):
         if os.path.isfile(index):  # noqa: PTH113 - where it may not be looked for, `of_batch` has the error
-            return of_index(read_index(index))
+            return of_index(index)
     with of_batch(options, name) as (source, batch_id):
         return of_lines(source.results(batch_id))
 
