@@ -41,6 +41,8 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     driver: str | None = None
     #: every device has answered: one that is not among `devices` cannot be used, or does not exist
     complete: bool = False
+    #: where not every one has: the PCI bus ids of the cards that did, for which the same holds
+    answered: frozenset[str] = frozenset()
 
 
 class Accounted(msgspec.Struct, frozen=True):

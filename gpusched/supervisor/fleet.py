@@ -262,7 +262,8 @@ class Fleet:
         selected = self._rules.select(discovery)
         here = {device.id: device for device in selected.devices}
         host_gpus = {id_: gpu for id_, gpu in self._gpus.items() if gpu.device.host == host}
-        for device_id in [id_ for id_ in host_gpus if id_ not in here and discovery.complete]:
+        absent = [gpu.device for id_, gpu in host_gpus.items() if id_ not in here]
+        for device_id in [d.id for d in absent if discovery.complete or d.pci_bus_id in discovery.answered]:
             del self._gpus[device_id], host_gpus[device_id]
             self._post(DeviceVanished(device_id=device_id, reason="it is not there any more, or may not be used"))
         for note in selected.notes:

@@ -301,6 +301,18 @@ async def test_a_driver_that_does_not_answer_takes_nothing_away(tmp_path: Path, 
         assert set(machine.health.values()) == {"open"}
 
 
+async def test_a_lost_card_hides_no_change_of_another(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
+    """The card in MIG mode stayed open beside its instances, and one that nobody may use stayed, too."""
+    fake.gpus(3)
+    async with working(tmp_path, fake) as machine:
+        await machine.until_health(g0="open", g1="open", g2="open")
+        with fake.at_once():
+            fake.fail("nvmlDeviceGetHandleByIndex_v2", UNKNOWN, 0)
+            fake.mig(1, 0)
+            fake.set(2, compute_mode=PROHIBITED)
+        await machine.until(lambda: machine.health == {uuid(0): "open", mig_uuid(1, 0): "open"})
+
+
 async def test_one_that_vanishes_while_it_is_tried_is_forgotten(tmp_path: Path, fake: FakeNvml, quick: None) -> None:
     fake.gpus(1)
     async with working(tmp_path, fake) as machine:

@@ -68,7 +68,8 @@ def discover(
             for card in cards
             if card and uuid in card.usable
         )
-        return Discovery(devices=devices, notes=tuple(notes), driver=driver, complete=complete)
+        answered = frozenset() if complete else frozenset(card.pci_bus_id for card in cards if card) - {""}
+        return Discovery(devices=devices, notes=tuple(notes), driver=driver, complete=complete, answered=answered)
     except Exception as error:
         return _none(Note(f"the NVIDIA driver fails ({error}): GPUs cannot be used", LOOK_AT))
     finally:
