@@ -90,5 +90,5 @@ def test_a_window_of_an_index_counts_once(tmp_path: Path) -> None:
 )
 def test_a_line_that_is_none_of_an_index_is_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
     """It was an internal error of `compare`."""
-    with pytest.raises(NoResults, match="it is (not|none of) an index"):
+    with pytest.raises(NoResults, match=r"it is (not|none of) an index"):
         of_index(index(tmp_path / "bad.json", LINE, LINE | wrong))
