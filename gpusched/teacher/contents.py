@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import io
 import os
 import stat
 import zlib
@@ -47,6 +48,9 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a directory",
 }
+#: bytes of a file, unpacked: 40 million bars. 1 MB of gzip data can unpack to 1 GB, and some to all of the memory
+MOST_BYTES = 2 << 30
+_TOO_LARGE = f"more than {MOST_BYTES >> 30} GiB: give the symbol several smaller files"
 _UTF16 = "UTF-16 text: save it as UTF-8"
 
 
@@ -73,6 +77,8 @@ def read_file(path: Path) -> bytes:
         status = os.fstat(descriptor)
         if other_kind := kind(status.st_mode):
             raise BadData(f"{path}: is {other_kind}, not a file of bars")
+        if status.st_size > MOST_BYTES:
+            raise BadData(f"{path}: has {_TOO_LARGE}")
         content = os.read(descriptor, status.st_size + 1)
         while more := os.read(descriptor, 1 << 20):
             content += more
@@ -115,8 +121,12 @@ def _unpacked(path: Path, content: bytes) -> bytes:
     if not content:
         return content
     try:
-        return gzip.decompress(content)
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            unpacked = file.read(MOST_BYTES + 1)
     except EOFError:
         raise BadData(f"{path}: ends in the middle of its gzip data: fetch it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise BadData(f"{path}: is not sound gzip data, as its name says: {error}") from None
+    if len(unpacked) > MOST_BYTES:
+        raise BadData(f"{path}: unpacks to {_TOO_LARGE}")
+    return unpacked

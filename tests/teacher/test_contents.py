@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gpusched.teacher import contents
 from gpusched.teacher.contents import read_file
 from gpusched.teacher.parsing import parse_csv
 from gpusched.teacher.rows import Reading
@@ -62,6 +63,19 @@ def test_packed_files(tmp_path: Path) -> None:
     assert "gzip data" in refused(path)
     path.write_text(HEADER)
     assert "is not sound gzip data, as its name says" in refused(path)
+
+
+def test_no_file_takes_all_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse, packed = tmp_path / "A.csv", tmp_path / "A.csv.gz"
+    with sparse.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BadData, match=r"A\.csv: has more than 2 GiB: give"):
+        read_file(sparse)
+    packed.write_bytes(gzip.compress(b"0" * 101))
+    assert len(read_file(packed)) == 101
+    monkeypatch.setattr(contents, "MOST_BYTES", 100)
+    with pytest.raises(BadData, match=r"A\.csv\.gz: unpacks to more than 2 GiB: give"):
+        read_file(packed)
 
 
 def test_opening_never_waits(tmp_path: Path) -> None:
