@@ -16,6 +16,7 @@ import gpusched
 from gpusched.results import NoArtifact, NoModel, NoResults, NotOneRow, as_number
 from gpusched.worker.messages import WindowJob
 from gpusched.worker.window import run_window
+from gpusched.workload import Report, Result, Task
 from tests.teacher.support import ignore, walk, window_task, write_daily
 
 SUCCESS: dict[str, Any] = {
@@ -137,9 +138,15 @@ def test_an_index_that_others_have_changed_is_refused(tmp_path: Path, entry: dic
         gpusched.load_results(write(tmp_path, SUCCESS, SUCCESS | entry))
 
 
+def asked_otherwise(task: Task, directory: Path, report: Report) -> Result:
+    """A workload whose entries are called like those of the built-in one, and are no objects."""
+    entries = {"requested": 5, "requested_parameters": ["a"]}
+    return Result(metrics={}, sample_counts={}, metadata=entries, phases={})
+
+
 def test_entries_of_ones_own_are_no_settings_of_the_built_in_workload(tmp_path: Path) -> None:
     task = window_task(tmp_path, symbol="S")
-    job = WindowJob(workload="tests.worker.workloads:asked_otherwise", task=task, output_dir=str(tmp_path / "out"))
+    job = WindowJob(workload=f"{__name__}:asked_otherwise", task=task, output_dir=str(tmp_path / "out"))
     run_window(job, ignore)
     (row,) = gpusched.load_results(write(tmp_path / "out", SUCCESS | {"window_label": task.label})).to_dict("records")
     assert row["constant"] is None

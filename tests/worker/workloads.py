@@ -21,8 +21,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
-import msgspec
-
 from gpusched.worker.child import PIPE
 from gpusched.workload import (
     BadData,
@@ -93,11 +91,6 @@ def two_files(task: Task, directory: Path, report: Report) -> Result:
     (directory / "more").mkdir()
     (directory / "more" / "labels.csv").write_text("1,2\n" * 10)
     return _RESULT
-
-
-def asked_otherwise(task: Task, directory: Path, report: Report) -> Result:
-    """Its entries are called like those of the built-in workload, and are no objects."""
-    return msgspec.structs.replace(_RESULT, metadata={"requested": 5, "requested_parameters": ["a"]})
 
 
 def many_rounds(task: Task, directory: Path, report: Report) -> Result:
