@@ -19,6 +19,8 @@ IMPORTANCE = "feature_importance.csv"
 _HEADING = b"ts,split,label,probability"
 #: bytes of predictions that are read: five seconds. Of more, every second window is read, or every third, and so on
 MOST_BYTES = 16 * 1024 * 1024
+#: bytes of one file, unpacked: millions of rows. A file that somebody made can unpack to all of the memory
+MOST_UNPACKED_BYTES = 256 << 20
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,15 +69,18 @@ def _size(path: Path) -> int:
 
 
 def _validation(path: Path) -> list[tuple[float, bool]] | None:
-    """(probability, label is 1) of each row of the validation; None if the file cannot be read."""
+    """(probability, label is 1) of each row of the validation; None if the file cannot be read, or is not sound."""
     try:
-        heading, *rows = gzip.decompress(path.read_bytes()).split(b"\n")
-        if heading != _HEADING:
+        with gzip.open(path) as file:
+            content = file.read(MOST_UNPACKED_BYTES + 1)
+        heading, *rows = content.split(b"\n")
+        if heading != _HEADING or len(content) > MOST_UNPACKED_BYTES:
             return None
         cells = (row.split(b",") for row in rows if b",validation," in row)
-        return [(float(probability), label == b"1") for _, _, label, probability in cells]
+        validation = [(float(probability), label == b"1") for _, _, label, probability in cells]
     except (OSError, EOFError, zlib.error, ValueError):
         return None
+    return validation if all(0 <= probability <= 1 for probability, _ in validation) else None
 
 
 def _importances(places: Sequence[Path]) -> dict[str, list[float]]:
