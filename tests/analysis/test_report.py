@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpusched.analysis import evidence
 from gpusched.analysis.comparison import compare
 from gpusched.analysis.content import Report
 from gpusched.analysis.evidence import calibration, gather, roc
@@ -297,18 +296,6 @@ def test_what_the_files_of_results_tell(tmp_path: Path) -> None:
     words = Seen(page(report(lines))).words
     assert "20 validation rows of 2 of 4 windows" in words
     assert "over 3 models" in words
-
-
-@pytest.mark.parametrize("rows", ["2024,validation,1,nan\n", "2024,validation,1,1.5\n", "\n" * 10_000])
-def test_predictions_that_gpusched_did_not_write_are_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str
-) -> None:
-    monkeypatch.setattr(evidence, "MOST_UNPACKED_BYTES", 5_000)
-    sound = "2024,validation,1,0.5\n"
-    path = tmp_path / "predictions.csv.gz"
-    for more, read in (("", 1), (rows, 0)):
-        path.write_bytes(gzip.compress(f"ts,split,label,probability\n{sound}{more}".encode()))
-        assert gather([with_result(line(0), artifacts_path=str(tmp_path))]).read == read
 
 
 def test_two_batches_are_side_by_side() -> None:

@@ -1,0 +1,23 @@
+"""The files of results that the report reads."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from gpusched.analysis import evidence
+from tests.analysis.reports import line, with_result
+
+
+@pytest.mark.parametrize("rows", ["2024,validation,1,nan\n", "2024,validation,1,1.5\n", "\n" * 10_000])
+def test_predictions_that_gpusched_did_not_write_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str
+) -> None:
+    monkeypatch.setattr(evidence, "MOST_UNPACKED_BYTES", 5_000)
+    sound = "2024,validation,1,0.5\n"
+    path = tmp_path / "predictions.csv.gz"
+    for more, read in (("", 1), (rows, 0)):
+        path.write_bytes(gzip.compress(f"ts,split,label,probability\n{sound}{more}".encode()))
+        assert evidence.gather([with_result(line(0), artifacts_path=str(tmp_path))]).read == read
