@@ -33,13 +33,12 @@ from gpusched.protocol import Submit
 from gpusched.service.clients import Peer
 from gpusched.service.heartbeat import beating
 from gpusched.service.submission import BadSubmission, check, check_terms
+from gpusched.service.surveys import Surveys
 from gpusched.service.territory import Place, Territory, foreign, is_same, unreadable, user_name
 from gpusched.supervisor.existing import taken_over
 from gpusched.supervisor.portions import SLICE_WINDOWS
 from gpusched.supervisor.runtime import Runtime
 
-#: surveys at a time, each with one process per core
-MAX_SURVEYS = 4
 #: earlier batches of the same name whose results a batch may take over without being told to
 MOST_RELATED = 5
 #: seconds that a client waits for a store that cannot be written
@@ -108,7 +107,7 @@ class Admission:
         self._submitting: dict[str, anyio.Lock] = {}
         #: output directories whose results are being removed
         self._cleared: set[str] = set()
-        self._surveys = anyio.Semaphore(MAX_SURVEYS)
+        self._surveys = Surveys()
 
     async def submit(
         self,
@@ -137,7 +136,7 @@ class Admission:
             if place.guarded:
                 output_dir = place.path
             async with self._claimed(batch_id, output_dir, guarded=place.guarded):
-                plan, choice = await self._planned(request, batch_id, output_dir, on_progress)
+                plan, choice = await self._planned(request, batch_id, output_dir, peer, on_progress)
                 plan, notes = await taken_over(plan, request.existing, output_dir, guarded=place.guarded)
                 if request.output_dir is not None and not readable:
                     notes = (*notes, unreadable(peer, place.path))
@@ -194,10 +193,15 @@ class Admission:
         return msgspec.structs.replace(spec, workload=workload)
 
     async def _planned(
-        self, request: Submit, batch_id: str, output_dir: Path, on_progress: Callable[[int, int], None]
+        self,
+        request: Submit,
+        batch_id: str,
+        output_dir: Path,
+        peer: Peer | None,
+        on_progress: Callable[[int, int], None],
     ) -> tuple[Plan, Choice | None]:
         with one_error():
-            async with beating(on_progress) as reach, self._surveys:
+            async with beating(on_progress) as reach, self._surveys.place(foreign(peer)):
                 return await self._runtime.planner.plan(
                     request.spec,
                     output_dir,

@@ -22,9 +22,9 @@ from gpusched.core.events import BatchFinished, WindowMoved
 from gpusched.errors import DaemonError
 from gpusched.protocol import MAX_REQUEST_BYTES, PROTOCOL, Submit, encode
 from gpusched.service import clients
-from gpusched.service.admission import MAX_SURVEYS
 from gpusched.service.clients import Clients, Over, Peer, may_connect, peer_of
 from gpusched.service.listener import Listener, SocketUnusable, UnknownGroup
+from gpusched.service.surveys import MAX_SURVEYS
 from tests.server.support import Daemon, finished, frame, read_frame, read_to_end, until
 from tests.waiting import PATIENCE_S
 from tests.waiting import until as patiently
