@@ -26,7 +26,7 @@ class Surveys:
 
     @contextlib.asynccontextmanager
     async def place(self, member: int | None) -> AsyncIterator[None]:
-        """Wait for a place, and keep it. `member`: the uid of a client whose rights are judged (`territory.foreign`)."""
+        """Wait for a place, and keep it. `member`: the uid of a client whose rights are judged, or None."""
         async with contextlib.AsyncExitStack() as stack:
             if member is not None:
                 await stack.enter_async_context(self._of_each[member])
