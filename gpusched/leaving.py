@@ -1,4 +1,4 @@
-"""The end of a Python process: all that the interpreter does for it, but not the taking apart of what is left."""
+"""The end of a Python process, as by the interpreter, but without taking its objects apart."""
 
 from __future__ import annotations
 

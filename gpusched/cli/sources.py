@@ -51,7 +51,7 @@ class OnlyARun(UsageError):
     remedy = "{instead}"
 
 
-#: what does for a run what these commands do for a batch of the daemon
+#: by a command for batches of the daemon: its counterpart for a run
 _INSTEAD = {
     "cancel": "Ctrl-C where it runs lets the windows finish that have started, a second one ends them",
     "hold": "Ctrl-C where it runs has it start no more, `gpusched retry {name}` goes on; `run --top` has a key",

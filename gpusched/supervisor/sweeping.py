@@ -1,4 +1,4 @@
-"""Sweeping: what a process that died had half written is removed while its batch goes on."""
+"""Sweeping: half-written results of processes that died are removed while their batch goes on."""
 
 from __future__ import annotations
 

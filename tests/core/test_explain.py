@@ -195,7 +195,7 @@ OTHER_KIND = "the other kind of device is expected to have it done sooner, or ha
 
 
 def shared(cpu_s: float, cuda_s: float) -> Driver:
-    """A GPU and a core, and what a window is known to take on each."""
+    """A GPU and a core, and the known seconds of a window on each."""
     estimates = Estimates()
     estimates.observe("w:train", "cpu", 100, cpu_s, None)
     estimates.observe("w:train", "cuda", 100, cuda_s, None)

@@ -1,4 +1,4 @@
-"""Removing only what is ours, and finding the way to a directory."""
+"""Removing only named files, and finding the way to a directory."""
 
 from __future__ import annotations
 
