@@ -38,7 +38,7 @@ _SETTINGS = {
     "validation_days": "split.validation_days",
     "min_rows": "training.min_rows",
 }
-#: the largest metric: sums of some more, as of a loss that diverges, are beyond what a float holds
+#: the largest metric: sums of larger ones, as of a loss that diverges, may be beyond the largest float
 _LARGEST = 1e300
 #: entries of metadata.json that become columns of their own
 _TRAINING = ("rounds", "best_iteration")

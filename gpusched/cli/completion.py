@@ -7,31 +7,27 @@ here is swallowed and only leaves fewer words to choose from: a shell that waits
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import msgspec
 
 from gpusched.cli import parser
 from gpusched.client.connection import Connection, connect
-from gpusched.config import SECTIONS, Config, load, run_state_dir
+from gpusched.config import SECTIONS, Config, load
 from gpusched.config.schema import LIGHTGBM
 from gpusched.config.workloads import BUILT_IN_KEYS
 from gpusched.core.model import DeviceChoice
 from gpusched.core.statuses import STATUSES
 from gpusched.errors import DONE
 from gpusched.protocol import WindowLine
-from gpusched.runs.place import NoRun, store_of
+from gpusched.runs.place import is_run
 from gpusched.teacher.parameters import CANONICAL
 from gpusched.teacher.schema import OWNED
-
-if TYPE_CHECKING:
-    from gpusched.runs.records import Records
 
 #: seconds that the daemon has to answer, and the most words that are offered
 PATIENCE_S = 0.5
@@ -63,7 +59,7 @@ def complete() -> NoReturn:
 # -- words to choose from ----------------------------------------------------------------------------------------------
 
 
-#: gives words for what is typed of one
+#: gives words that begin as the typed part of one
 _Source = Callable[[str, argparse.Namespace], Iterable[str]]
 
 
@@ -138,20 +134,22 @@ def _runs(prefix: str, options: argparse.Namespace) -> Iterator[str]:
     above = os.path.dirname(prefix)  # noqa: PTH120  # a Path forgets the `./` that was typed
     for name in _directories(Path(above)):
         path = os.path.join(above, name)  # noqa: PTH118
-        if _store_of(config, path):
+        if is_run(config, Path(path)):
             yield path
-        elif any(_store_of(config, f"{path}/{below}") for below in _directories(Path(path))):
+        elif any(is_run(config, Path(f"{path}/{below}")) for below in _directories(Path(path))):
             yield f"{path}/"
 
 
 def _windows_of_runs(prefix: str, options: argparse.Namespace) -> Iterator[str]:
     """The directories of runs, or, once one is typed, its windows."""
     config, directory = _config(options), prefix.rpartition("/")[0]
-    if not directory or not _store_of(config, directory):
+    if not directory or not is_run(config, Path(directory)):
         for run in _runs(prefix, options):
             yield f"{run.rstrip('/')}/"
         return
-    with _records(config, directory) as records:
+    from gpusched.cli.sources import records_of  # for few words
+
+    with records_of(config, Path(directory)) as records:
         for line in records.windows(records.batch_id):
             yield f"{directory}/{line.key.label}"
 
@@ -160,14 +158,8 @@ def _targets_of_runs(prefix: str, options: argparse.Namespace) -> Iterator[str]:
     """As of `_runs` and `_windows_of_runs`, for the command that takes runs."""
     if options.command == "retry":
         directory = prefix.rpartition("/")[0]
-        typed = directory and _store_of(_config(options), directory)
+        typed = directory and is_run(_config(options), Path(directory))
         yield from (_windows_of_runs if typed else _runs)(prefix, options)
-
-
-def _records(config: Config, directory: str) -> Records:
-    from gpusched.runs.records import Records  # for few words
-
-    return Records(run_state_dir(config, Path(directory).absolute()), Path(directory))
 
 
 def _directories(place: Path) -> list[str]:
@@ -177,13 +169,6 @@ def _directories(place: Path) -> list[str]:
             return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
     except OSError:
         return []
-
-
-def _store_of(config: Config, directory: str) -> Path | None:
-    """The store of the runs into a directory, or None."""
-    with contextlib.suppress(NoRun):
-        return store_of(run_state_dir(config, Path(directory).absolute()), Path(directory))
-    return None
 
 
 def _devices(daemon: Connection, prefix: str) -> Iterator[str]:
@@ -228,11 +213,13 @@ def _metrics(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str
         yield from (name for name in (flat(line) if line is not None else ()) if name not in COLUMNS)
 
     def of_run(prefix: str, options: argparse.Namespace) -> Iterator[str]:
-        with _records(_config(options), options.batch) as records:
+        from gpusched.cli.sources import records_of
+
+        with records_of(_config(options), Path(options.batch)) as records:
             yield from names(records.results(records.batch_id))
 
     of_batch = _sent(lambda daemon, prefix: names(daemon.results(parsed_args.batch)))
-    return _in_time(of_run if _store_of(_config(parsed_args), parsed_args.batch) else of_batch)(prefix, parsed_args)
+    return _in_time(of_run if is_run(_config(parsed_args), Path(parsed_args.batch)) else of_batch)(prefix, parsed_args)
 
 
 def _fixed(*words: str) -> Callable[..., tuple[str, ...]]:

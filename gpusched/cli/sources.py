@@ -23,7 +23,7 @@ from gpusched.client.views import standing
 from gpusched.config import Config, run_state_dir
 from gpusched.errors import DaemonError, InputError, UsageError
 from gpusched.protocol import BatchStatus
-from gpusched.runs.place import NoRun, RunNotYours, store_of
+from gpusched.runs.place import NoRun, RunNotYours, is_run, store_of
 
 if TYPE_CHECKING:
     from gpusched.runs.records import Records
@@ -98,19 +98,12 @@ def about(options: argparse.Namespace, *names: str) -> Iterator[None]:
         config = load_config(options).config
         for name in filter(None, names):
             # A batch of the daemon has no slash in its name; one that it does not know may be called like a run.
-            if _is_run(config, name) and ("/" in name or isinstance(error, NoDaemon)):
+            if is_run(config, Path(name)) and ("/" in name or isinstance(error, NoDaemon)):
                 shown = shlex.quote(name)
                 raise OnlyARun(
                     command=options.command, name=shown, instead=_INSTEAD[options.command].format(name=shown)
                 ) from None
         raise
-
-
-def _is_run(config: Config, name: str) -> bool:
-    with contextlib.suppress(NoRun):
-        store_of(run_state_dir(config, Path(name).absolute()), Path(name))
-        return True
-    return False
 
 
 @contextlib.contextmanager
@@ -119,7 +112,7 @@ def of_batch(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, s
     config = load_config(options).config
     if "/" in name or name in (".", ".."):
         try:
-            records = _records(config, Path(name))
+            records = records_of(config, Path(name))
         except NoRun:
             _refuse_directory_of_runs(config, name)
             raise
@@ -135,7 +128,7 @@ def of_window(options: argparse.Namespace, name: str) -> Iterator[tuple[Source, 
     """Where a window is known, and its batch's id and its label there. Raises NotAWindow, and as `of_batch`."""
     batch, slash, label = name.rstrip("/").rpartition("/")
     config = load_config(options).config
-    if _is_run(config, name) and not (batch and _is_run(config, batch)):
+    if is_run(config, Path(name)) and not (batch and is_run(config, Path(batch))):
         raise RunWithoutLabel(name=shlex.quote(name.rstrip("/")))
     if not (batch and slash and label):
         raise NotAWindow(name=name)
@@ -150,7 +143,7 @@ def run_at(options: argparse.Namespace, name: str) -> Records | None:
     """
     config = load_config(options).config
     try:
-        return _records(config, Path(name))
+        return records_of(config, Path(name))
     except RunNotYours:
         if "/" in name:
             raise
@@ -179,10 +172,10 @@ def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
     Raises NeitherHereNorThere.
     """
     with contextlib.suppress(NoRun):
-        return _records(config, Path(name))
+        return records_of(config, Path(name))
     run: Records | None = None
     with contextlib.suppress(NoRun):
-        run = _records(config, config.run.output / name)
+        run = records_of(config, config.run.output / name)
     try:
         daemon = to_daemon(options)
     except NoDaemon as error:
@@ -199,14 +192,15 @@ def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
 def _refuse_directory_of_runs(config: Config, name: str) -> None:
     """Raise RunsBelow for a directory that has those of runs in it, such as `run.output`."""
     with contextlib.suppress(OSError):
-        below = [entry for entry in os.scandir(name) if _is_run(config, entry.path)]
+        below = [entry for entry in os.scandir(name) if is_run(config, Path(entry.path))]
         if below:
             newest = max(below, key=lambda entry: entry.stat().st_mtime).path
             runs, verb = ("a directory", "is") if len(below) == 1 else (f"{len(below)} directories", "are")
             raise RunsBelow(path=name, runs=runs, verb=verb, newest=shlex.quote(newest))
 
 
-def _records(config: Config, directory: Path) -> Records:
+def records_of(config: Config, directory: Path) -> Records:
+    """The records of the run into `directory`. Raises NoRun, NoDirectory, RunNotYours."""
     state_dir = run_state_dir(config, directory.absolute())
     store_of(state_dir, directory)
     from gpusched.runs.records import Records  # slow to import: commands that ask a daemon do not need it

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+from gpusched.config import Config, run_state_dir
 from gpusched.errors import InputError
 
 #: name of a run's store within its state directory
@@ -36,3 +38,11 @@ def store_of(state_dir: Path, directory: Path) -> Path:
     except PermissionError as error:
         raise RunNotYours(path=directory, why=error.strerror) from None
     return path
+
+
+def is_run(config: Config, directory: Path) -> bool:
+    """Whether a directory is that of a run, as far as this user can see."""
+    with contextlib.suppress(NoRun):
+        store_of(run_state_dir(config, directory.absolute()), directory)
+        return True
+    return False

@@ -73,7 +73,7 @@ def peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
-    """Open a file for reading only, also where nothing can be written; an error shows in what is read.
+    """Open a file for reading only, also where nothing can be written; errors show when it is read.
 
     sqlite makes two files beside a store. Where it cannot (a read-only mount), a store without them can be read as a
     file that does not change: whoever has a store open has made them.

@@ -233,7 +233,7 @@ def test_a_finished_batch_has_a_rate_and_nothing_left() -> None:
 def test_a_batch_of_which_only_held_windows_are_left_is_held(
     counts: dict[str, int], stands: str, why: str | None
 ) -> None:
-    """It was said to wait, and nobody was told for what."""
+    """It was said to wait, without the reason."""
     one = msgspec.structs.replace(status("h"), counts=counts)
     assert (standing(one), why_held(one)) == (stands, why)
     told = f"h is held: {why}; `gpusched release h` lets it go on"

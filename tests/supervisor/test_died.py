@@ -1,4 +1,4 @@
-"""Processes that die without a word: what is known of their end, and what becomes of what they had half written."""
+"""Processes that die without a word: the record of their end, and the end of their half-written results."""
 
 from __future__ import annotations
 

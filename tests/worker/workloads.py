@@ -101,7 +101,7 @@ def many_rounds(task: Task, directory: Path, report: Report) -> Result:
 
 
 def reports_anything(task: Task, directory: Path, report: Any) -> Result:
-    """One call with what is no whole number or no text, until the test says so."""
+    """One call with values that are no whole number or no text, until the test says so."""
     report(*{"array": ("train", Decimal(3), 10.0), "text": ("\ud800" * 10**7, None, "two")}[task.symbol])
     wait_for_line(task)
     return _RESULT

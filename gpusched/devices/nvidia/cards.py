@@ -202,7 +202,7 @@ def _inventory(nvml: Any) -> tuple[list[_Card | None], list[Note]]:
 
 
 def _shown(mask: str | None, cards: list[_Card | None], notes: list[Note]) -> tuple[str, ...]:
-    """The UUIDs that the mask leaves of those that are usable; what is to be said of it is added to `notes`."""
+    """The UUIDs that the mask leaves of those that are usable; sentences about it are added to `notes`."""
     shown = visible(mask, [Gpu(uuid=card.uuid, instances=card.instances) if card else Gpu(uuid="") for card in cards])
     if shown.problem:
         notes.append(Note(f"CUDA_VISIBLE_DEVICES={mask}: {shown.problem}", "`nvidia-smi -L` lists what there is"))

@@ -98,7 +98,7 @@ class Log:
                 tail, reached = tail + len(piece), reached + len(piece)
             if tail == end < size + self.limit_bytes:
                 break
-        os.ftruncate(descriptor, reached)  # directly after `_end`: what is written in between is lost
+        os.ftruncate(descriptor, reached)  # directly after `_end`: output in between is lost
         self.cut = Cut(before.at, left_out + end - tail, before.shift + end - reached)
 
 
