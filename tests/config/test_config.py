@@ -337,3 +337,13 @@ def test_whole_numbers_are_numbers_where_fractions_may_be() -> None:
     assert (run.timeout_s, run.grace_s) == (5.0, 2.0)
     assert isinstance(run.grace_s, float)
     assert math.isclose(loaded("labels.threshold=-0.5").config.labels.threshold, -0.5)
+
+
+def test_what_is_not_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable may hold any bytes, and HOME as well."""
+    with pytest.raises(BadValue, match=r"GPUSCHED_ENGINE_KIND: engine.kind: expected UTF-8 text, got '\\udcff'"):
+        loaded(environ={"GPUSCHED_ENGINE_KIND": "\udcff"})
+    monkeypatch.setenv("XDG_CACHE_HOME", "/home/\udcff")
+    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
+    with pytest.raises(BadValue, match=r"cache.dir: the path is not UTF-8 text"):
+        loaded()
