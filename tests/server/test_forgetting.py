@@ -228,8 +228,8 @@ def test_bars_that_nobody_uses_are_pruned(tmp_path: Path) -> None:
 def test_the_cache_may_lie_beside_the_data(tmp_path: Path) -> None:
     theirs = [aged(tmp_path / "bars" / name, 400, 4096) for name in ("AAPL.csv", "BTC.parquet", "notes", ".env")]
     theirs += [aged(tmp_path / "results" / name, 400, 4096) for name in ("thesis.txt", ".hidden", "0123abcd")]
-    with known.opened_for(tmp_path, tmp_path, None) as file:
-        index = Path(file.name)
+    known.opened_for(tmp_path, tmp_path, None).close()
+    (index,) = (path for path in (tmp_path / known.DIRECTORY).iterdir() if path not in theirs)
     os.utime(index, (1, 1))
     ours = bars(tmp_path, "AAPL", days=400)
     assert prune_bars(Cache(dir=tmp_path, keep_days=1, limit_mb=1)) == 2
