@@ -205,6 +205,7 @@ async def test_a_program_may_use_the_time_it_is_given_to_stop(tmp_path: Path, fi
     [
         ('ln -s /etc "$1/link"', "link is a link, and only files are kept"),
         ('mkdir "$1/deep" && mkfifo "$1/deep/fifo"', "deep/fifo is a named pipe"),
+        ('touch "$1/$(printf "a\\377")"', r"'a\udcff' is a name that is not UTF-8"),
         ('rm -r "$1" && mkdir "$1" && echo model > "$1/model.txt"', "its output directory was removed or replaced"),
         ('rm -r "$1"', "its output directory was removed or replaced"),
         ('ln -s /etc/passwd "$1/metrics.json"', "metrics.json"),

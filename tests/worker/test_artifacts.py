@@ -190,14 +190,6 @@ def test_a_link_is_not_committed(tmp_path: Path) -> None:
     assert list((tmp_path / ".partial").iterdir()) == []
 
 
-def test_a_name_that_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
-    partial = write(tmp_path, NEW)
-    (partial.path / "\udcff.csv").write_text("x")
-    with pytest.raises(artifacts.NotCommittable, match=r"'\\udcff.csv' is a name that is not UTF-8"):
-        partial.commit(metadata(NEW))
-    partial.discard()
-
-
 def test_a_new_result_replaces_an_old_one(tmp_path: Path) -> None:
     commit(tmp_path, OLD)
     path = commit(tmp_path, NEW)
