@@ -22,6 +22,8 @@ from gpusched import directories, files
 
 #: the directory of the index within the cache directory
 DIRECTORY = "results"
+#: names of its files
+NAME = re.compile(r"[0-9a-f]{24}")
 #: bytes that are read of it: of the files that were written to last
 _MOST_BYTES = 64 * 1024 * 1024
 _LINE = re.compile(rb"([0-9a-f]{64}) ([A-Za-z0-9][A-Za-z0-9._=,+&-]*)\n")
@@ -80,7 +82,7 @@ def paths(cache_dir: Path, owner: int | None) -> dict[str, Path]:
 def _newest(directory: int) -> Iterator[io.BytesIO]:
     """The files of the index, those that were written to last first, as far as they are ours and not too large."""
     changed: list[tuple[int, str]] = []
-    for name in directories.names(directory):
+    for name in filter(NAME.fullmatch, directories.names(directory)):
         with contextlib.suppress(OSError):
             changed.append((os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime_ns, name))
     left = _MOST_BYTES

@@ -1,32 +1,49 @@
 """The identity of a command's result: a digest of all that gpusched can see of what determines it.
 
-That is the command, the program, the files that its arguments name, the modules beside a Python script that it imports,
-and, below a given data root, the names, sizes and times of the symbol's files. What a program reads elsewhere is not
-seen.
+That is the command, the program, the files that its words name, what Python scripts and modules among them import from
+beside themselves, and, below a given data root, the names, sizes and times of the symbol's files. What a program reads
+elsewhere is not seen.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from gpusched.command.lookup import script_path
+from gpusched.command import placeholders
+from gpusched.command.lookup import python_runs
 from gpusched.command.schema import Settings
 from gpusched.core.entry import Entry
-from gpusched.worker.code import read_code
+from gpusched.worker.code import read_code, script_digest
 from gpusched.worker.identity import digest, listing
 from gpusched.workload import BadParameters, DateRange
 
 VERSION = 1
 #: larger files count by their size and time
 MOST_BYTES = 16 << 20
+#: placeholders whose values a survey knows
+_OF_WINDOW = frozenset(("symbol", "start", "end", "data_root"))
+#: what stands between the words of a shell's line; only programs and scripts count there, since `>> calls.log` names
+#: a file that the program itself changes
+_BETWEEN = re.compile(r"[\s;&|<>()'\"`]+")
+_SCRIPTS = (".py", ".sh", ".bash", ".r", ".jl", ".pl", ".rb", ".js", ".lua")
+
+
+class _Unknown:
+    """The value of a placeholder that is not known: no file has it in its name."""
+
+    def __format__(self, spec: str) -> str:
+        return "\0"
 
 
 def code(settings: Settings) -> dict[str, str]:
-    """The program, and every file that the command names or its Python script imports from beside it, by path.
+    """The program, every file that the command names whatever the window, and the modules that it runs, by name.
 
     Raises BadParameters if the program cannot be found any more.
     """
@@ -36,30 +53,83 @@ def code(settings: Settings) -> dict[str, str]:
         raise BadParameters(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
-def _code(settings: Settings) -> dict[str, str]:
-    program = Path(settings.argv[0])
-    files = {str(program): _program_stamp(program)}
-    for word in settings.argv[1:]:
-        if "{" not in word:
-            for text in {word, word.partition("=")[2]} - {""}:
-                path = Path(settings.directory, text)
-                if path.is_file():
-                    files[str(path)] = _stamp(path)
-    script = script_path(settings) or program
-    if script.suffix == ".py":
-        real = script.resolve()
-        neighbours = read_code(Entry(module=real.stem, function="", directory=str(real.parent)))
-        files[str(script)] = neighbours.digest or _stamp(script)
-    return files
-
-
 def fingerprints(
     settings: Settings, code: dict[str, str], symbol: str, windows: Iterable[DateRange], data_root: str
 ) -> list[str]:
     """The fingerprint of each window."""
     data = list(listing(data_root, symbol)) if data_root else []
     common = [VERSION, msgspec.to_builtins(settings), code, symbol, data]
-    return [digest([*common, window.start, window.end]) for window in windows]
+    return [
+        digest([*common, window.start, window.end, *_files_of_window(settings, symbol, window, data_root)])
+        for window in windows
+    ]
+
+
+def _code(settings: Settings) -> dict[str, str]:
+    program = Path(settings.argv[0])
+    files = {str(program): _program_stamp(program)}
+    if program.suffix == ".py" or _is_python(program):
+        files[str(program)] = script_digest(program.resolve())
+    words = [settings.argv[0], *(_filled(word, _of_point(settings)) for word in settings.argv[1:])]
+    for path in _named(settings, words[1:]):
+        files[str(path)] = script_digest(path.resolve()) if path.suffix == ".py" or _is_python(path) else _stamp(path)
+    for line in (words, *(_BETWEEN.split(word) for word in words[1:] if _BETWEEN.search(word))):
+        for module, script in python_runs(line):
+            if module is not None:
+                source = read_code(Entry(module=f"{module}.__main__", function="", directory=settings.directory))
+                if source.digest is not None:
+                    files[f"-m {module}"] = source.digest
+            elif script is not None and (source_file := _source(Path(settings.directory, script))) is not None:
+                files[str(source_file)] = script_digest(source_file.resolve())
+    return files
+
+
+def _files_of_window(settings: Settings, symbol: str, window: DateRange, data_root: str) -> Iterator[tuple[str, str]]:
+    """The files that words name for this window alone, such as `conf/{symbol}.json`: like data, by size and time."""
+    values = _of_point(settings) | {"symbol": symbol, "start": window.start, "end": window.end, "data_root": data_root}
+    for word in settings.argv[1:]:
+        if "{" in word and placeholders.used((word,)) & _OF_WINDOW:
+            for path in _named(settings, [_filled(word, values)]):
+                yield word, _size_and_time(path)
+
+
+def _of_point(settings: Settings) -> dict[str, Any]:
+    return {f"{placeholders.PARAMETER}{name}": value for name, value in settings.param.items()}
+
+
+def _filled(word: str, values: Mapping[str, Any]) -> str:
+    """A word with the values that are known."""
+    unknown = dict.fromkeys(placeholders.used((word,)), _Unknown())
+    return placeholders.fill((word,), unknown | dict(values))[0]
+
+
+def _named(settings: Settings, words: Iterable[str]) -> Iterator[Path]:
+    """The files that words name; of a line for a shell, the programs and scripts."""
+    for word in words:
+        for text in dict.fromkeys((word, word.partition("=")[2])):
+            if text and _is_file(path := Path(settings.directory, text)):
+                yield path
+        pieces = dict.fromkeys(_BETWEEN.split(word)).keys() - {"", word}
+        yield from filter(_is_program, (Path(settings.directory, text) for text in pieces))
+
+
+def _is_program(path: Path) -> bool:
+    return _is_file(path) and (path.suffix.lower() in _SCRIPTS or os.access(path, os.X_OK))
+
+
+def _source(path: Path) -> Path | None:
+    """The file that Python runs for a path: of a directory, its `__main__.py`."""
+    return next(filter(_is_file, (path, path / "__main__.py")), None)
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  # a word may be anything: too long, or of a place that is closed to us
+
+
+def _is_python(path: Path) -> bool:
+    with path.open("rb") as file:
+        line = file.readline(256)
+    return line.startswith(b"#!") and b"python" in line
 
 
 def _program_stamp(path: Path) -> str:

@@ -8,11 +8,12 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gpusched.command.schema import ExitCodes, Settings, check
 from gpusched.errors import InputError, similar
+from gpusched.files import is_text
 
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?")
 _INTERPRETERS = re.compile(r"(ba|da|z|k)?sh|perl|ruby|Rscript|julia|node|php|lua")
@@ -55,9 +56,12 @@ def found(argv: tuple[str, ...], codes: ExitCodes, preload: tuple[str, ...], dir
     if preload and argv[0].endswith(".py"):
         argv = ("python3", *argv)
     program = _program(argv[0], directory, path)
+    for place in (program, directory):
+        if not is_text(str(place)):
+            raise NotExecutable(path=place, why="its path is not UTF-8 text", first="rename it, or use a link to it")
     settings = Settings(argv=(str(program), *argv[1:]), directory=str(directory), exit_codes=codes, preload=preload)
     script = script_path(settings)
-    if script is not None and not _is_file(script):
+    if script is not None and not _is_file(script) and not _is_file(script / "__main__.py"):
         raise NoScript(path=script, directory=directory)
     if preload:
         entry(settings)
@@ -100,6 +104,23 @@ def entry(settings: Settings) -> tuple[str | None, int]:
     if len(argv) <= index or argv[index].startswith("-") or "{" in argv[index]:
         raise NotPreloadable(why=f"there is no script right behind {Path(argv[0]).name}")
     return None, index
+
+
+def python_runs(words: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
+    """What the Pythons among the words of a command run: a module (`-m`) or a script, as `env python train.py` does."""
+    for first, word in enumerate(words):
+        if not _PYTHON.fullmatch(Path(word).name):
+            continue
+        index = first + 1
+        while index < len(words) and words[index].startswith("-"):
+            option = words[index]
+            if module := re.match(r"-[A-Za-z]*m(.*)", option):
+                yield module[1] or (words[index + 1] if index + 1 < len(words) else None), None
+                break
+            index += 2 if option in _WITH_VALUE else 1
+        else:
+            if index < len(words):
+                yield None, words[index]
 
 
 def _program(word: str, directory: Path, path: str) -> Path:

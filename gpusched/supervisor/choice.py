@@ -37,6 +37,8 @@ from gpusched.worker.messages import PipeMessage
 
 #: slots of a device at most on which a window is timed at once
 MOST_AT_ONCE = 4
+#: how the names of directories begin in which windows are timed: the daemon's state may lie beside files of a user's
+_TIMING = "gpusched-timing-"
 
 _WORDS: dict[DeviceType, str] = {"cpu": "on the CPU", "cuda": "with CUDA", "gpu": "with OpenCL"}
 
@@ -67,7 +69,7 @@ class Chooser:
 
     def sweep(self) -> None:
         """Remove directories of timings that were killed. No other process may use the same scratch directory."""
-        for directory in self._scratch.glob("timing-*/"):
+        for directory in self._scratch.glob(f"{_TIMING}*/"):
             shutil.rmtree(directory, ignore_errors=True)
 
     async def settle(self, spec: BatchSpec, plan: Plan) -> tuple[Plan, Choice | None]:
@@ -174,7 +176,7 @@ class Chooser:
         took: list[float] = []
         with contextlib.suppress(LaunchError):  # the following fork reports the error
             await self._engine.preload(spec)
-        with tempfile.TemporaryDirectory(prefix="timing-", dir=self._scratch, ignore_cleanup_errors=True) as directory:
+        with tempfile.TemporaryDirectory(prefix=_TIMING, dir=self._scratch, ignore_cleanup_errors=True) as directory:
 
             async def train(number: int) -> None:
                 seconds = await self._train(spec, kind, device, window, Path(directory, str(number)))

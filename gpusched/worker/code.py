@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -58,21 +58,21 @@ def read_code(entry: Entry) -> Code:
     if base is None:
         return Code()
     installed = base.name in _INSTALLED or base == Path(os.__file__).parent
-    digest, stamps = hashlib.sha256(), []
-    for path in sorted(_closure(base, entry.module, only=top if installed else None)):
-        stamp = stamp_of(str(path))
-        try:
-            content = path.read_bytes()
-        except OSError:
-            continue
-        stamps.append(stamp)
-        digest.update(f"{path.relative_to(base)}\0{len(content)}\0".encode() + content)
+    digest = hashlib.sha256()
+    stamps = _read(base, _closure(base, [entry.module], only=top if installed else None), digest)
     if not stamps:
         return Code()
     if installed:
         digest.update(_versions(top).encode())
     own = base / top if installed else base
-    return Code(digest.hexdigest(), tuple(stamps), base, own if own.is_dir() else None)
+    return Code(digest.hexdigest(), stamps, base, own if own.is_dir() else None)
+
+
+def script_digest(script: Path) -> str:
+    """The digest of a Python script, whatever its name, and of all that it imports from beside itself."""
+    digest = hashlib.sha256()
+    _read(script.parent, {script} | _closure(script.parent, _imports(script, script.parent), only=None), digest)
+    return digest.hexdigest()
 
 
 def imported_files(code: Code) -> tuple[Stamp, ...]:
@@ -108,10 +108,24 @@ def _base_of(top: str) -> Path | None:
     return Path(spec.origin).parent if spec.origin and spec.has_location else None
 
 
-def _closure(base: Path, module: str, only: str | None) -> set[Path]:
-    """The module's file and all that it imports from below `base`. `only`: the one top-level name that counts."""
+def _read(base: Path, paths: set[Path], digest: hashlib._Hash) -> tuple[Stamp, ...]:
+    """Add source files below `base` to a digest; return the stamps of those that can be read."""
+    stamps = []
+    for path in sorted(paths):
+        stamp = stamp_of(str(path))
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue
+        stamps.append(stamp)
+        digest.update(f"{path.relative_to(base)}\0{len(content)}\0".encode() + content)
+    return tuple(stamps)
+
+
+def _closure(base: Path, modules: Iterable[str], only: str | None) -> set[Path]:
+    """The files of modules and all that they import from below `base`. `only`: the one top-level name that counts."""
     paths: set[Path] = set()
-    waiting = [module]
+    waiting = [*modules]
     while waiting:
         for path in _files_of(base, waiting.pop(), only):
             if path not in paths:

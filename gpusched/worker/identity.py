@@ -58,7 +58,7 @@ def digest(value: Any) -> str:
 
 
 def listing(data_root: str, symbol: str) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of the symbol's files in a data root, `<SYMBOL>/**` and `<SYMBOL>.*`.
+    """Name, size and time of the symbol's files in a data root, `<SYMBOL>`, `<SYMBOL>/**` and `<SYMBOL>.*`.
 
     Without any, those of all files that lie directly in it: one of them may hold the symbol. Raises OSError.
     """
@@ -66,11 +66,24 @@ def listing(data_root: str, symbol: str) -> Iterator[tuple[str, int, int]]:
     theirs = [name for name in names if name.startswith(f"{symbol}.")]
     yield from _entries(data_root, "", theirs)
     if symbol in names:
-        for directory, below, inside in os.walk(f"{data_root}/{symbol}"):
-            below.sort()
+        yield from _entries(data_root, "", [symbol])
+        for directory, inside in _directories(f"{data_root}/{symbol}"):
             yield from _entries(directory, os.path.relpath(directory, data_root) + "/", sorted(inside))
     elif not theirs:
         yield from _entries(data_root, "", names)
+
+
+def _directories(top: str) -> Iterator[tuple[str, list[str]]]:
+    """Each directory from `top` on with the names in it, through links as well: data often lie behind them."""
+    seen: set[tuple[int, int]] = set()
+    for directory, below, inside in os.walk(top, followlinks=True):
+        status = os.stat(directory)  # noqa: PTH116  # as above
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below.sort()
+        yield directory, inside
 
 
 def _entries(directory: str, prefix: str, names: list[str]) -> Iterator[tuple[str, int, int]]:

@@ -76,6 +76,15 @@ def test_what_cannot_be_run_is_refused(here: Path, argv: tuple[str, ...], said: 
     assert said in str(refused.value)
 
 
+def test_a_place_that_cannot_be_recorded_is_refused(here: Path) -> None:
+    odd = here / "\udcff"
+    odd.mkdir()
+    program(odd / "trainer", "#!/bin/sh\n")
+    for directory, path in ((here, str(odd)), (odd, f"{here}/bin")):
+        with pytest.raises(InputError, match="its path is not UTF-8 text"):
+            lookup.found(("trainer",), ExitCodes(), (), directory, path)
+
+
 def test_a_command_that_mends_it_can_be_pasted(here: Path) -> None:
     (here / "my train.py").touch()
     with pytest.raises(InputError, match=re.escape(f"`chmod +x '{here}/my train.py'`, or put an interpreter before")):
@@ -164,6 +173,62 @@ def test_what_changes_a_result_changes_its_fingerprint(here: Path) -> None:
     assert fingerprint(settings, symbol="OTHER") not in seen
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("./trainer", "{symbol}"),
+        ("python3", "trainer", "{symbol}"),
+        ("python3", "-u", "-m", "package.train", "{symbol}"),
+        ("python3", "-um", "package", "{symbol}"),
+        ("python3", "package", "{symbol}"),
+        ("env", "A=1", "python3", "train.v2.py", "{symbol}"),
+        ("sh", "-c", "cd . && exec python3 'train.v2.py' {symbol} >{output_dir}/log"),
+        ("sh", "-c", "python3 -m package.train {symbol}"),
+    ],
+)
+def test_what_python_imports_counts_however_it_is_started(here: Path, argv: tuple[str, ...]) -> None:
+    (here / "package").mkdir()
+    for name in ("package/__main__.py", "package/train.py"):
+        (here / name).write_text("import helper\nfrom . import helper\n")
+    program(here / "trainer", "#!/usr/bin/env python3\nimport helper\n")
+    (here / "train.v2.py").write_text("import helper\n")
+    for name in ("helper.py", "package/helper.py"):
+        (here / name).write_text("f = 1\n")
+    settings = found(here, *argv)
+    before = fingerprint(settings)
+    for name in ("helper.py", "package/helper.py"):
+        (here / name).write_text("f = 2\n")
+    assert fingerprint(settings) != before
+
+
+@pytest.mark.parametrize("word", ["{param.config}", "--config={param.config}", "conf/{symbol}-{start:%Y}.json"])
+def test_a_file_counts_that_a_placeholder_names(here: Path, word: str) -> None:
+    (here / "conf").mkdir()
+    for name in ("conf/a.json", "conf/SYM-2022.json", "conf/OTHER-2022.json"):
+        (here / name).write_text("1\n")
+    settings = msgspec.structs.replace(found(here, "trainer", word), param={"config": "conf/a.json"})
+    before = fingerprint(settings)
+    (here / "conf" / "OTHER-2022.json").write_text("12\n")
+    assert fingerprint(settings) == before
+    for name in ("conf/a.json", "conf/SYM-2022.json"):
+        (here / name).write_text("12\n")
+    assert fingerprint(settings) != before
+
+
+def test_what_a_shell_writes_is_no_input(here: Path) -> None:
+    """Results of a command that counts its calls in a file are reused."""
+    settings = found(here, "sh", "-c", "echo {symbol} >> calls.log; ./train.sh")
+    before = fingerprint(settings)
+    (here / "calls.log").write_text("SYM\n")
+    assert fingerprint(settings) == before
+    program(here / "train.sh", "#!/bin/sh\nexit 1\n")
+    assert fingerprint(settings) != before
+
+
+def test_a_word_may_be_anything(here: Path) -> None:
+    assert fingerprint(found(here, "trainer", "x" * 5000, "{symbol}" * 100, "=", "a = b"))
+
+
 def test_the_files_of_a_symbol_count_where_there_is_a_data_root(here: Path) -> None:
     root = here / "bars"
     (root / "SYM" / "1d").mkdir(parents=True)
@@ -177,6 +242,22 @@ def test_the_files_of_a_symbol_count_where_there_is_a_data_root(here: Path) -> N
         (root / name).write_text("12\n")
         assert (fingerprint(settings, str(root)) != before) is counts, name
         before = fingerprint(settings, str(root))
+
+
+@pytest.mark.timeout(10)
+def test_files_of_a_symbol_count_behind_links_and_without_a_suffix(here: Path) -> None:
+    root, far = here / "bars", here / "far"
+    (root / "SYM").mkdir(parents=True)
+    (far / "deep").mkdir(parents=True)
+    (far / "deep" / "2022.csv").write_text("1\n")
+    (far / "deep" / "up").symlink_to(far)
+    (root / "SYM" / "1d").symlink_to(far)
+    (root / "PLAIN").write_text("1\n")
+    settings = found(here, "trainer", "{symbol}")
+    for symbol, file in (("SYM", far / "deep" / "2022.csv"), ("PLAIN", root / "PLAIN")):
+        before = fingerprint(settings, str(root), symbol)
+        file.write_text("12\n")
+        assert fingerprint(settings, str(root), symbol) != before
 
 
 def test_a_program_that_is_gone_is_said(here: Path) -> None:

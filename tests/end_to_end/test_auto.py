@@ -36,7 +36,7 @@ def ran(machine: Machine) -> Counter[tuple[str, bool]]:
     log = machine.directory / "data" / "paced"
     lines = (line.partition(" ") for line in log.read_text().splitlines()) if log.exists() else ()
     log.unlink(missing_ok=True)
-    return Counter((kind, "/timing-" not in where) for kind, _, where in lines)
+    return Counter((kind, "/gpusched-timing-" not in where) for kind, _, where in lines)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_run_takes_the_faster_type_for_all_windows_and_says_so(
     assert trained[slower, True] == 0
     assert trained[faster, False] > 0
     assert {window["device_type"] for window in details(machine.directory / "out")} == {faster}
-    assert not list((machine.directory / "out" / STATE_DIR).glob("timing-*/"))
+    assert not list((machine.directory / "out" / STATE_DIR).glob("gpusched-timing-*/"))
     # the timings are kept: nothing is timed again, here for a plan
     foreseen = machine.json("plan", *asked)
     assert foreseen["device"] == faster

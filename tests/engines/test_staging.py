@@ -140,8 +140,22 @@ def test_inputs_that_are_not_those_that_were_sent_are_refused(tmp_path: Path) ->
 
 def test_old_inputs_are_removed(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path / "scratch", "n1")
-    for name in ("old", "new"):
+    old, new = "0" * 64, "1" * 64
+    for name in (old, f".{old}.12", new):
         scratch.inputs(name).mkdir()
-    os.utime(scratch.inputs("old"), (1, 1))
+    os.utime(scratch.inputs(old), (1, 1))
+    os.utime(scratch.inputs(f".{old}.12"), (1, 1))
     scratch.prune()
-    assert [path.name for path in staged(tmp_path)] == ["new"]
+    assert [path.name for path in staged(tmp_path)] == [new]
+
+
+def test_scratch_may_lie_among_files_of_a_user(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path, "n1")
+    theirs = [scratch.path / place / name for place in ("inputs", "results") for name in ("bars", ".git", "2019")]
+    theirs.append(scratch.path / "results" / "2020" / ".partial" / "A.1")
+    for path in theirs:
+        path.mkdir(parents=True)
+    for path in theirs:
+        os.utime(path, (1, 1))
+    scratch.prune()
+    assert all(path.exists() for path in theirs)

@@ -14,6 +14,7 @@ import anyio
 import msgspec
 import pytest
 
+from gpusched import known
 from gpusched.config import Cache, Config
 from gpusched.core.events import BatchFinished
 from gpusched.core.states import Finished, Reused
@@ -23,6 +24,8 @@ from gpusched.service.forgetting import Forgetting
 from gpusched.service.pruning import prune_bars
 from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import Arrivals
+from gpusched.supervisor.choice import Chooser
+from gpusched.teacher.cache import cache_path
 from tests.server.support import Daemon, finished
 from tests.store import samples
 from tests.waiting import PATIENCE_S
@@ -187,8 +190,13 @@ def test_a_window_that_said_nothing_leaves_no_log(daemon: Daemon) -> None:
     assert not list((daemon.directory / "state" / "logs" / "quiet").glob("QUIET*"))
 
 
-def bars(directory: Path, name: str, *, days: float, size: int = 10) -> Path:
-    path = directory / "bars" / name
+def bars(cache: Path, symbol: str, *, days: float, size: int = 10, written: str = "{}") -> Path:
+    """A file of the cache that was last used so many days ago; `written`: its name while it is being written."""
+    path = cache_path(str(cache), "data", symbol, "1d")
+    return aged(path.with_name(written.format(path.name)), days, size)
+
+
+def aged(path: Path, days: float, size: int = 10) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"x" * size)
     os.utime(path, (time.time() - days * 86400,) * 2)
@@ -197,14 +205,15 @@ def bars(directory: Path, name: str, *, days: float, size: int = 10) -> Path:
 
 def test_bars_that_nobody_uses_are_pruned(tmp_path: Path) -> None:
     mebibyte = 1024 * 1024
-    kept = bars(tmp_path, "new", days=1, size=mebibyte)
-    used = bars(tmp_path, "used", days=5, size=mebibyte)
-    unused = bars(tmp_path, "unused", days=9, size=mebibyte)
-    old = bars(tmp_path, "old", days=31)
-    half, halves = bars(tmp_path, ".half", days=2), bars(tmp_path, ".being-written", days=0)
+    kept = bars(tmp_path, "M&M", days=1, size=mebibyte)
+    used = bars(tmp_path, "BAJAJ-AUTO", days=5, size=mebibyte)
+    unused = bars(tmp_path, "BTC=F", days=9, size=mebibyte)
+    old = bars(tmp_path, "^NSEI", days=31)
+    half, halves = (bars(tmp_path, "A.B", days=days, written=".{}.tmp" + end) for days, end in ((2, ""), (0, ".2")))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("somebody's")
-    (tmp_path / "bars" / "link").symlink_to(elsewhere)
+    link = tmp_path / "bars" / f"link.{'0' * 16}"
+    link.symlink_to(elsewhere)
     assert prune_bars(Cache(dir=tmp_path, keep_days=0, limit_mb=0)) == 1  # the half one
     assert not half.exists()
     assert prune_bars(Cache(dir=tmp_path, keep_days=30, limit_mb=0)) == 1
@@ -212,8 +221,31 @@ def test_bars_that_nobody_uses_are_pruned(tmp_path: Path) -> None:
     assert prune_bars(Cache(dir=tmp_path, keep_days=30, limit_mb=3)) == 1
     assert not unused.exists()
     assert prune_bars(Cache(dir=tmp_path, keep_days=30, limit_mb=3)) == 0
-    assert all(path.exists() for path in (kept, used, halves, elsewhere, tmp_path / "bars" / "link"))
+    assert all(path.exists() for path in (kept, used, halves, elsewhere, link))
     assert prune_bars(Cache(dir=tmp_path / "none")) == 0
+
+
+def test_the_cache_may_lie_beside_the_data(tmp_path: Path) -> None:
+    theirs = [aged(tmp_path / "bars" / name, 400, 4096) for name in ("AAPL.csv", "BTC.parquet", "notes", ".env")]
+    theirs += [aged(tmp_path / "results" / name, 400, 4096) for name in ("thesis.txt", ".hidden", "0123abcd")]
+    known.opened_for(tmp_path, tmp_path, None).close()
+    (index,) = (path for path in (tmp_path / known.DIRECTORY).iterdir() if path not in theirs)
+    os.utime(index, (1, 1))
+    ours = bars(tmp_path, "AAPL", days=400)
+    assert prune_bars(Cache(dir=tmp_path, keep_days=1, limit_mb=1)) == 2
+    assert not ours.exists()
+    assert not index.exists()
+    assert all(path.exists() for path in theirs)
+
+
+def test_the_state_may_lie_beside_files_of_a_user(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "timing-2023" / "laps.csv", tmp_path / "gpusched-timing-x1" / "model.txt"
+    for file in (theirs, ours):
+        file.parent.mkdir()
+        file.touch()
+    Chooser(None, None, None, None, tmp_path).sweep()  # type: ignore[arg-type]
+    assert theirs.exists()
+    assert not ours.exists()
 
 
 def test_whoever_looks_on_sees_it_go(daemon: Daemon) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,8 @@ KEPT_S = 7 * 86_400.0
 SHORT_BYTES = 256 << 10
 #: bytes of a result that travel with its window's end; longer files are fetched
 INLINE_BYTES = 4 << 20
+#: names of directories of inputs, complete and partial, and of results: nothing else is removed
+_NAME = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+|[0-9a-f]{32}")
 
 
 class StagedFile(msgspec.Struct, frozen=True):
@@ -76,11 +79,11 @@ class Scratch:
     def prune(self) -> None:
         """Remove the leavings of dead windows, and files that nobody has used for a week."""
         before = time.time() - KEPT_S
-        for output in tuple(self._results.iterdir()):
+        for output in (path for path in self._results.iterdir() if _NAME.fullmatch(path.name)):
             with contextlib.suppress(OSError):
                 outputs.sweep_partial(output)
         for directory in (*self._inputs.iterdir(), *self._results.iterdir()):
-            if directory.stat().st_mtime < before:
+            if _NAME.fullmatch(directory.name) and directory.stat().st_mtime < before:
                 _remove(directory)
 
     # -- inputs --------------------------------------------------------------------------------------------------------
