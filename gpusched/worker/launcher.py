@@ -4,9 +4,6 @@
 
 It is started by `gpusched.engines.local.early` only; with WORKLOAD before it is known who will use it (`Claim`).
 
-How it works
-------------
-
 It has one thread and one loop, which sleeps until the supervisor's socket is readable or a child has exited. It never
 touches a GPU, nor OpenMP with more than one thread: the state that these leave in a process does not survive a fork.
 
