@@ -52,10 +52,10 @@ def too_long(path: Path) -> Iterator[str]:
                 yield f"{name} {node.name}"
 
 
-FOLDERS = ["gpusched", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("benchmarks", "examples", "tests"))]
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize(
+    "folder",
+    ["gpusched", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("benchmarks", "examples", "tests"))],
+)
 def test_nothing_is_too_long(folder: str) -> None:
     assert {name for path in sources(folder) for name in too_long(path)} == set()
 

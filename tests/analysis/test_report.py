@@ -307,6 +307,7 @@ def test_two_batches_are_side_by_side() -> None:
     assert "5 windows in both; 1 only in A" in words
 
 
+@pytest.mark.thorough
 def test_5000_windows_fit_in_5_megabytes() -> None:
     text = page(many(5000))
     assert len(text.encode()) < 5_000_000
@@ -378,7 +379,8 @@ frame.addEventListener("load", () => frame.contentDocument.addEventListener("dra
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [pytest.param(1200, marks=pytest.mark.thorough), 400])
+@pytest.mark.thorough
+@pytest.mark.parametrize("width", [1200, 400])
 def test_a_page_fits_its_window_and_its_table_is_searched_and_sorted(width: int, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page(report([*RESULTS, line(10, "failed", "why")])))
     (tmp_path / "frame.html").write_text(FRAME.replace("WIDTH", str(width)))
