@@ -6,6 +6,8 @@ import os
 import sys
 from typing import NoReturn
 
+from gpusched import signals
+
 
 def main() -> NoReturn:
     if "_ARGCOMPLETE" in os.environ:
@@ -13,6 +15,7 @@ def main() -> NoReturn:
 
         complete()
     try:
+        signals.restore()
         code = _run_with_launcher() if sys.argv[1:2] == ["run"] else _run()
     except KeyboardInterrupt:  # amid the imports, before there is anything to interrupt
         code = 130

@@ -237,6 +237,8 @@ def _take_in(directory: int, prefix: str, committed: dict[str, File], flushes: f
     with os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = prefix + entry.name
+            if not files.is_text(name):
+                raise NotCommittable(f"{name!r} is a name that is not UTF-8: give the file another one")
             mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
                 with directories.opened(entry.name, directory) as below:

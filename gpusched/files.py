@@ -34,6 +34,18 @@ class Locked(Exception):
         super().__init__(holder)
 
 
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be sent and recorded: arguments, variables and names of files may be any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 

@@ -43,9 +43,10 @@ def _imports(path: Path) -> Iterator[str]:
 
 def importers(module: str) -> set[str]:
     """The files of the package that import a module."""
+    named = [path for path in PACKAGE.rglob("*.py") if module in path.read_text()]  # most need not be parsed
     return {
         str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
+        for path in named
         if any(name == module or name.startswith(f"{module}.") for name in imports(path))
     }
 

@@ -14,6 +14,7 @@ from gpusched.analysis.comparison import Pair, difference
 from gpusched.analysis.evidence import Evidence, calibration, roc
 from gpusched.analysis.markup import table, text
 from gpusched.analysis.scores import Scored, numbers
+from gpusched.core.merit import merit
 from gpusched.core.model import Parameters
 from gpusched.core.statuses import FAILURES, words
 from gpusched.protocol import WindowLine
@@ -83,8 +84,9 @@ def by_symbol(scored: Iterable[Scored], metric: str) -> dict[str, list[Scored]]:
     for window in scored:
         if metric in window.metrics:
             groups.setdefault(window.symbol, []).append(window)
-    ranked = sorted(groups.items(), key=lambda item: -statistics.median(w.metrics[metric] for w in item[1]))
-    return {symbol: sorted(windows, key=lambda window: window.end) for symbol, windows in ranked}
+    middles = {name: statistics.median(w.metrics[metric] for w in windows) for name, windows in groups.items()}
+    ranked = sorted(groups, key=lambda name: -merit(metric, middles[name]))
+    return {symbol: sorted(groups[symbol], key=lambda window: window.end) for symbol in ranked}
 
 
 def _ends(symbols: Sequence[str]) -> tuple[list[str], str]:
@@ -260,7 +262,7 @@ def points(scored: Sequence[Scored], metric: str, parameters: Mapping[str, Param
     if len(by_point) < 2:
         return ""
     middles = {name: statistics.median(w.metrics[metric] for w in windows) for name, windows in by_point.items()}
-    ranked = sorted(by_point, key=lambda name: -middles[name])
+    ranked = sorted(by_point, key=lambda name: -merit(metric, middles[name]))
     swept = list(dict.fromkeys(key for name in ranked for key in parameters.get(name, {})))
     rows = []
     for name in ranked:

@@ -175,7 +175,7 @@ def tables(command: argparse.ArgumentParser) -> None:
         help="mean, median, spread, best and worst of a metric for each value of a column; `param`: of each point",
     )
     command.add_argument("--metric", metavar="COLUMN", help="the metric of --by and --by-symbol (validation_auc)")
-    command.add_argument("--best", metavar="COLUMN", help="only the window where it is largest (with --reverse: least)")
+    command.add_argument("--best", metavar="COLUMN", help="only the window where it is best (with --reverse: worst)")
     command.add_argument(
         "--per", metavar="COLUMN,…", help="with --best: one for each value of a column, such as symbol"
     )

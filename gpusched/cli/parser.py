@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gpusched.cli.setting_options import SETTING_OPTIONS, TRAIN_OPTIONS
 from gpusched.cli.usage import Parser
 from gpusched.command import WORKLOAD as COMMAND
 from gpusched.errors import USAGE
+from gpusched.files import is_text
 
 
 def build(*names: str) -> tuple[Parser, Any]:
@@ -68,6 +70,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not arguments:
         parser.print_help()
         raise SystemExit(USAGE)
+    if (odd := next(itertools.filterfalse(is_text, arguments), None)) is not None:
+        parser.error(f"the argument {odd!r} is not UTF-8 text")
     arguments, words = _split(list(arguments))
     options, rest = parser.parse_known_args(arguments)
     if rest:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from gpusched.client.drawing.listing import Cell
+from gpusched.core.merit import merit
 from gpusched.results import as_number
 
 #: a flat result: column → value
@@ -23,7 +24,11 @@ def by_symbol(rows: list[Row], metric: str) -> list[Row]:
     """For each symbol: the number of windows with the metric, its mean and standard deviation, the best and worst."""
     summaries = []
     for (symbol,), members in _groups(rows, ["symbol"]).items():
-        measured = [(value, str(row["window_label"])) for row in members if (value := _number(row, metric)) is not None]
+        measured = [
+            (merit(metric, value), str(row["window_label"]))
+            for row in members
+            if (value := _number(row, metric)) is not None
+        ]
         numbers = _numbers(members, metric)
         del numbers["median"]
         windows: Row = {
@@ -40,15 +45,15 @@ def by_values(rows: list[Row], keys: Sequence[str], metric: str) -> list[Row]:
     return [dict(zip(keys, group, strict=True)) | _numbers(members, metric) for group, members in groups]
 
 
-def best(rows: list[Row], metric: str, per: Sequence[str], *, least: bool = False) -> list[int]:
-    """The numbers of the rows with the largest (or the least) value of a metric, one for each group `per` columns."""
+def best(rows: list[Row], metric: str, per: Sequence[str], *, worst: bool = False) -> list[int]:
+    """The numbers of the rows with the best (or the worst) value of a metric, one for each group `per` columns."""
     chosen: dict[_Group, tuple[float, int]] = {}
     for number, row in enumerate(rows):
         value = _number(row, metric)
         if value is None:
             continue
         group = tuple(row.get(name) for name in per)
-        rank = -value if least else value
+        rank = merit(metric, -value if worst else value)
         if group not in chosen or rank > chosen[group][0]:
             chosen[group] = rank, number
     return [number for _, number in chosen.values()]
@@ -63,13 +68,14 @@ def _groups(rows: list[Row], keys: Sequence[str]) -> dict[_Group, list[Row]]:
 
 def _numbers(rows: list[Row], metric: str) -> Row:
     values = [value for row in rows if (value := _number(row, metric)) is not None]
+    ranked = sorted(values, key=lambda value: merit(metric, value))
     return {
         "windows": len(values),
         "mean": round(statistics.fmean(values), 6) if values else None,
         "median": round(statistics.median(values), 6) if values else None,
         "spread": round(statistics.stdev(values), 6) if len(values) > 1 else None,
-        "best": round(max(values), 6) if values else None,
-        "worst": round(min(values), 6) if values else None,
+        "best": round(ranked[-1], 6) if ranked else None,
+        "worst": round(ranked[0], 6) if ranked else None,
     }
 
 

@@ -1,8 +1,9 @@
 """The end of a program: a result, or the reason why there is none.
 
 A program that reports a JSON object on its result descriptor says so itself; else its exit code counts, and
-`metrics.json` in its directory has the metrics. Python's argparse ends with 2 for wrong arguments, which would mean "no
-data": where the output ends with its usage message, the window has failed.
+`metrics.json` in its directory has the metrics. Python's argparse ends with 2 for wrong arguments, and interpreters end
+with it for scripts that they cannot run, which would mean "no data": where the output ends with their messages, the
+window has failed.
 """
 
 from __future__ import annotations
@@ -23,8 +24,17 @@ from gpusched.core.failures import TRACEBACK, kind_of_words
 from gpusched.workload import DeviceType, ProgramFailed, ProgramFault, ProgramKilled, ProgramSkipped
 
 METRICS = "metrics.json"
-#: the code that argparse ends with, and the last line of its usage message
-_ARGPARSE, _USAGE = 2, re.compile(r"^\S.*: error: ")
+#: the code that argparse, click and interpreters end with where nothing of the program has run
+_NOT_RUN = 2
+#: their usage messages, by which `-h` would begin as well
+_USAGE = re.compile(r"^ *usage: ", re.IGNORECASE)
+#: the line in which Python, Perl or a shell says that it cannot run a script
+_NO_SCRIPT = re.compile(
+    r"\S*(python|pypy)[\d.]*t?: can't open file |Can't open perl script |\S*sh: 0: |\S+: (line )?\d+: syntax error",
+    re.IGNORECASE,
+)
+#: lines at an output's end among which these are looked for: a usage message may list many options
+_LAST_LINES = 30
 _OUTPUT_BYTES = 32 * 1024
 _MOST_CHARS = 400
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]|\x1b\[[0-9;]*[A-Za-z]")
@@ -90,12 +100,21 @@ def _failure(code: int, codes: ExitCodes, name: str, output: str, device_type: D
     words = last_words(output)
     because = f": {words}" if words else ""
     if code in codes.skip:
-        if code == _ARGPARSE and _USAGE.match(words) and "usage: " in output:
-            message = f"{words} (argparse ends with 2 for wrong arguments; command.exit_codes has 2 for no data)"
-            return ProgramFailed(message, "permanent", output)
+        if code == _NOT_RUN and (why := _why_not_run(output, words)):
+            return ProgramFailed(f"{why}; command.exit_codes has 2 for no data)", "permanent", output)
         return ProgramSkipped(words or f"{name} exited with code {code}", output)
     kind = _kind(words, device_type, code not in codes.permanent)
     return ProgramFailed(f"{name} exited with code {code}{because}", kind, output)
+
+
+def _why_not_run(output: str, words: str) -> str:
+    """The message of an argument parser or of an interpreter that an output ends with; empty if it ends with none."""
+    lines = [line for line in output.splitlines() if line.strip()][-_LAST_LINES:]
+    if refused := next(filter(_NO_SCRIPT.match, lines[-2:]), ""):
+        return f"{refused.strip()[:_MOST_CHARS]} (interpreters end with 2 for what they cannot run"
+    if any(map(_USAGE.match, lines)):
+        return f"{words} (argparse ends with 2 for wrong arguments"
+    return ""
 
 
 def _kind(words: str, device_type: DeviceType, retry: bool) -> ProgramFault:

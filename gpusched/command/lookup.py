@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gpusched.command.schema import ExitCodes, Settings, check
 from gpusched.errors import InputError, similar
+from gpusched.files import is_text
 
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?")
 _INTERPRETERS = re.compile(r"(ba|da|z|k)?sh|perl|ruby|Rscript|julia|node|php|lua")
@@ -55,6 +56,9 @@ def found(argv: tuple[str, ...], codes: ExitCodes, preload: tuple[str, ...], dir
     if preload and argv[0].endswith(".py"):
         argv = ("python3", *argv)
     program = _program(argv[0], directory, path)
+    for place in (program, directory):
+        if not is_text(str(place)):
+            raise NotExecutable(path=place, why="its path is not UTF-8 text", first="rename it, or use a link to it")
     settings = Settings(argv=(str(program), *argv[1:]), directory=str(directory), exit_codes=codes, preload=preload)
     script = script_path(settings)
     if script is not None and not _is_file(script) and not _is_file(script / "__main__.py"):

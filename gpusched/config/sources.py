@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 
 from gpusched.config.schema import OPEN_SECTIONS, SECTIONS, Config, keys
-from gpusched.config.values import BadValue, Setting, built
+from gpusched.config.values import BadValue, Setting, built, parse_toml
 from gpusched.config.workloads import is_of, is_of_any, refused, workload_settings, wrong_workload
 from gpusched.errors import ConfigError, did_you_mean
 from gpusched.teacher.parameters import CANONICAL
@@ -28,7 +27,8 @@ FILE_NAME = "config.toml"
 #: short form of GPUSCHED_DAEMON_SOCKET
 SOCKET_VARIABLE = "GPUSCHED_SOCKET"
 ENVIRONMENT_PREFIX = "GPUSCHED_"
-
+#: bytes of a configuration file: the sample has 20,000
+_MOST_BYTES = 32 << 20
 
 _NAME = r"""("[^"]*"|'[^']*'|[\w-]+)"""
 _HEADER = re.compile(rf"\s*\[+\s*{_NAME}\s*(?:\.\s*{_NAME}\s*)?[\].]")
@@ -96,9 +96,9 @@ def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | No
     HOME may be somebody else's, as it is under `sudo -u` and in a container.
     """
     if path is not None:
-        return path.absolute()
+        return _at_home(path).absolute()
     if named := environ.get("GPUSCHED_CONFIG"):
-        return Path(named).absolute()
+        return _at_home(Path(named)).absolute()
     own = Path(environ.get("XDG_CONFIG_HOME") or home() / ".config")
     for candidate in (cwd / FILE_NAME, own / "gpusched" / FILE_NAME, Path("/etc/gpusched") / FILE_NAME):
         if os.path.isfile(candidate):  # noqa: PTH113 - of a place that may not be looked into, an error
@@ -106,15 +106,30 @@ def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | No
     return None
 
 
-def _from_file(path: Path) -> dict[str, Setting]:
+def _at_home(path: Path) -> Path:
+    """A path with the directory that `~` stands for: a shell leaves it in `--config=~/…`, and a unit in a variable."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # where there is no such home, the path as it is
+
+
+def _text(path: Path) -> str:
+    """The text of a configuration file, with line ends and without a mark of its encoding as Windows writes them."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise NoConfigFile(path=path, why=f"it is larger than {_MOST_BYTES >> 20} MiB")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
         raise NoConfigFile(path=path, why=why) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _from_file(path: Path) -> dict[str, Setting]:
+    text = _text(path)
     try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tables = parse_toml(text)
+    except ValueError as error:
         raise BadToml(place=str(path), why=error) from None
     lines = _lines(text)
     given: dict[str, Setting] = {}

@@ -17,6 +17,7 @@ from gpusched.config.schema import OPEN_SECTIONS, SECTIONS, Config
 from gpusched.config.wording import wanted
 from gpusched.core.entry import parse
 from gpusched.errors import ConfigError
+from gpusched.files import is_text
 
 
 class BadValue(ConfigError):
@@ -36,6 +37,9 @@ class Setting(Struct, frozen=True):
 
 def built(given: Mapping[str, Setting], cwd: Path) -> Config:
     """The configuration of what is given, and the defaults of all else. Raises BadValue."""
+    for name, one in given.items():
+        if isinstance(one.value, str) and not is_text(one.value):
+            raise BadValue(place=one.origin, key=name, why=f"expected UTF-8 text, got {one.value!r}")
     sections: dict[str, Any] = {}
     for section, struct in SECTIONS.items():
         hints = get_type_hints(struct, include_extras=True)
@@ -45,6 +49,8 @@ def built(given: Mapping[str, Setting], cwd: Path) -> Config:
             setting = given.get(f"{section}.{key}")
             if setting is None:
                 value = getattr(defaults, key)
+                if isinstance(value, Path) and not is_text(str(value)):  # of HOME or a variable of XDG
+                    raise BadValue(key=f"{section}.{key}", why=f"the path is not UTF-8 text: {str(value)!r}")
                 values[key] = cwd / value if isinstance(value, Path) else value
             else:
                 values[key] = _convert(f"{section}.{key}", setting, hints[key])
@@ -123,10 +129,9 @@ def _path(key: str, setting: Setting) -> Path:
 
 def path_problem(text: str) -> str | None:
     """The reason why a path cannot be used (a null character, not UTF-8), or None."""
-    try:
-        return "a path has no null characters" if b"\0" in text.encode() else None
-    except UnicodeEncodeError:
+    if not is_text(text):
         return "the path is not UTF-8 text"
+    return "a path has no null characters" if "\0" in text else None
 
 
 def _parsed(value: Any) -> Any:
@@ -134,6 +139,14 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {value}")["value"]
+    except ValueError:
         return value
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises ValueError: also for a number of thousands of digits, and endless nesting."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ BUCKETS = tuple(0.01 * 2**step for step in range(18))
 MOST_PHASES = 32
 #: seconds that the event loop has to answer a reader
 PATIENCE_S = 5.0
+#: seconds for which gauges that have been computed are those of this moment
+FRESH_S = 0.5
 
 
 class NoPrometheus(ConfigError):
@@ -67,6 +70,8 @@ class Metrics:
             "gpusched_phase_seconds", "Seconds that windows spent in a phase.", ["phase"], registry=registry
         )
         self._phase_names: set[str] = set()
+        self._read: list[Any] = []
+        self._read_at = float("-inf")
         info = prometheus_client.Gauge("gpusched_build_info", "Always 1.", ["version"], registry=registry)
         info.labels(__version__).set(1)
         registry.register(self)
@@ -104,11 +109,15 @@ class Metrics:
         """Serve at `HOST:PORT`. Raises CannotListen."""
         import prometheus_client
 
+        from gpusched.service.scraped import ScrapeServer  # the standard library's servers are for this setting alone
+
         host, _, port = address.rpartition(":")
         try:
-            server, thread = prometheus_client.start_http_server(int(port), host.strip("[]"), registry=self._registry)
+            server = ScrapeServer(host.strip("[]"), int(port), prometheus_client.make_wsgi_app(self._registry))
         except (OSError, OverflowError) as error:
             raise CannotListen(address=address, why=getattr(error, "strerror", None) or error) from error
+        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread.start()
         try:
             yield
         finally:
@@ -120,13 +129,20 @@ class Metrics:
 
     def collect(self) -> Iterable[Any]:
         """The metrics of this moment. The library calls this on the thread of a reader."""
-        return asyncio.run_coroutine_threadsafe(self._now(), self._loop).result(PATIENCE_S)
+        return asyncio.run_coroutine_threadsafe(self._recent(), self._loop).result(PATIENCE_S)
 
     def describe(self) -> Iterable[Any]:
         """Describe no metrics, so that the library does not call `collect` at registration."""
         return ()
 
-    async def _now(self) -> list[Any]:
+    async def _recent(self) -> list[Any]:
+        """The metrics of this moment, or of one just before, so that no number of readers keeps the loop busy."""
+        now = self._loop.time()
+        if now - self._read_at >= FRESH_S:
+            self._read, self._read_at = self._now(), now
+        return self._read
+
+    def _now(self) -> list[Any]:
         from prometheus_client import core
 
         families_of: Any = core  # not all of it is typed

@@ -46,8 +46,10 @@ PATIENCE_S, MOST_PATIENCE_S = 5.0, 60.0
 class _Gpu:
     """One GPU, and the state of its trials."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, found: Device) -> None:
         self.device = device
+        #: as its driver told of it, before slots were planned
+        self.found = found
         self.state: Literal["untried", "trying", "trains", "fails"] = "untried"
         self.verdict: Verdict | None = None
         self.failures = 0
@@ -245,11 +247,13 @@ class Fleet:
     def _join(self, found: Found) -> None:
         """Take in the devices of a machine that is new."""
         host = found.machine.host
-        plan = self._rules.pool(self._rules.select(found.discovery), found.machine)
+        selected = self._rules.select(found.discovery)
+        here = {device.id: device for device in selected.devices}
+        plan = self._rules.pool(selected, found.machine)
         gpus = [device for device in plan.devices if device.kind != "host"]
         (self._processors[host],) = (device for device in plan.devices if device.kind == "host")
         self._notes[host] = plan.notes
-        self._gpus |= {device.id: _Gpu(device) for device in gpus}
+        self._gpus |= {device.id: _Gpu(device, here[device.id]) for device in gpus}
         for note in plan.notes:
             self._on_note(note)
         self._post(NodeJoined(host=host, devices=plan.devices, trying=frozenset(plan.gpus)))
@@ -257,15 +261,21 @@ class Fleet:
         self._watch()
 
     def _take_in(self, found: Found) -> None:
-        """Drop the GPUs of a machine that have vanished, and try those that have appeared."""
+        """Drop the GPUs of a machine that have vanished, and try those that have appeared.
+
+        One that takes another number of processes, since its compute mode was changed, is another.
+        """
         host, discovery = found.machine.host, found.discovery
         selected = self._rules.select(discovery)
         here = {device.id: device for device in selected.devices}
         host_gpus = {id_: gpu for id_, gpu in self._gpus.items() if gpu.device.host == host}
         absent = [gpu.device for id_, gpu in host_gpus.items() if id_ not in here]
-        for device_id in [d.id for d in absent if discovery.complete or d.pci_bus_id in discovery.answered]:
+        gone = [device.id for device in absent if discovery.complete or device.pci_bus_id in discovery.answered]
+        other = [id_ for id_, gpu in host_gpus.items() if id_ in here and here[id_].capacity != gpu.found.capacity]
+        reasons = dict.fromkeys(gone, "it is not there any more, or may not be used")
+        for device_id, reason in (reasons | dict.fromkeys(other, "its compute mode was changed")).items():
             del self._gpus[device_id], host_gpus[device_id]
-            self._post(DeviceVanished(device_id=device_id, reason="it is not there any more, or may not be used"))
+            self._post(DeviceVanished(device_id=device_id, reason=reason))
         for note in selected.notes:
             if note not in self._notes[host]:
                 self._on_note(note)
@@ -275,7 +285,7 @@ class Fleet:
             staying = tuple(here.get(id_, gpu.device) for id_, gpu in host_gpus.items())
             planned = self._rules.pool(Selected((*staying, *new)), found.machine)
             joining = {device.id for device in new}
-            gpus = [_Gpu(device) for device in planned.devices if device.id in joining]
+            gpus = [_Gpu(device, here[device.id]) for device in planned.devices if device.id in joining]
             self._gpus |= {gpu.device.id: gpu for gpu in gpus}
             self._try(gpus)
         for gpu in self._gpus.values():

@@ -111,9 +111,10 @@ def _check_both_classes(train: Labels, settings: Settings) -> None:
     """Raise NoData if all labels are equal: LightGBM would return a constant, and it would count as a success."""
     if train.all() or not train.any():
         which, side = (1, "above") if train.all() else (0, "at or below")
+        bars = "1 bar" if settings.horizon == 1 else f"{settings.horizon} bars"
         raise NoData(
-            f"one class: all {len(train)} training labels are {which}, every forward return over {settings.horizon}"
-            f" bars is {side} the threshold {settings.threshold}",
+            f"one class: all {len(train)} training labels are {which}, every forward return over {bars}"
+            f" is {side} the threshold {settings.threshold}",
             remedy="give another --threshold or --horizon",
         )
 

@@ -4,9 +4,6 @@
 
 It is started by `gpusched.engines.local.early` only; with WORKLOAD before it is known who will use it (`Claim`).
 
-How it works
-------------
-
 It has one thread and one loop, which sleeps until the supervisor's socket is readable or a child has exited. It never
 touches a GPU, nor OpenMP with more than one thread: the state that these leave in a process does not survive a fork.
 
@@ -41,6 +38,7 @@ import time
 
 import msgspec
 
+from gpusched import signals
 from gpusched.leaving import leave
 from gpusched.shared import SharedFiles
 from gpusched.worker import linux
@@ -103,10 +101,10 @@ class Launcher:
 
     def run(self) -> None:
         """Serve until the supervisor has gone or SIGTERM arrives; then leave nothing behind."""
-        signals = linux.block_and_receive(*BLOCKED_SIGNALS)
+        pending = linux.block_and_receive(*BLOCKED_SIGNALS)
         poll = select.poll()
         poll.register(self._supervisor, select.POLLIN)
-        poll.register(signals, select.POLLIN)
+        poll.register(pending, select.POLLIN)
         try:
             while not self._stopping:
                 idle_ms = self._shared_files.drop_idle()
@@ -114,9 +112,9 @@ class Launcher:
                 if not ready:
                     self._rehearsals.go_on()
                 for descriptor, _ in ready:
-                    if descriptor != signals:
+                    if descriptor != pending:
                         self._receive()
-                    elif signal.SIGTERM in linux.pending_signals(signals):
+                    elif signal.SIGTERM in linux.pending_signals(pending):
                         self._stopping = True
                     else:
                         self._reap()
@@ -176,7 +174,7 @@ class Launcher:
             for name in imports if needed_by == "window" else ():
                 _import(name)
         except Exception as error:  # a user's module can raise anything
-            self._send(Imported(files=imported_files(code_of(workload))))
+            self._send(Imported(files=imported_files(code_of(workload), imports)))
             failure = error_message("bad_parameters", error)
             self._send(
                 PreloadFailed(
@@ -190,7 +188,7 @@ class Launcher:
             importlib.invalidate_caches()
             return False
         self._preloaded.add((workload, needed_by))
-        if files := imported_files(code_of(workload)):
+        if files := imported_files(code_of(workload), imports):
             self._send(Imported(files=files))
         if needed_by == "window":
             self._rehearsals.begin(workload)
@@ -376,6 +374,7 @@ def _log(text: str) -> None:
 def main(arguments: list[str]) -> int:
     descriptor, parent = int(arguments[0]), int(arguments[1])
     sys.path.extend(arguments[2:3])
+    signals.restore()
     linux.die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         return 0

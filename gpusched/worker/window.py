@@ -161,6 +161,7 @@ def _recorded(job: WindowJob, result: Result) -> Any:
     try:
         plain = msgspec.to_builtins(result, enc_hook=_plain)
         phases = msgspec.convert(plain, Result).phases
+        msgspec.json.encode(plain)  # fails for the lone surrogates of a file name that is not UTF-8
     except (TypeError, ValueError, OverflowError) as error:
         raise BadParameters(f"{refusal}: {error}") from error
     if not all(map(math.isfinite, phases.values())):

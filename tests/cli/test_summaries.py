@@ -51,8 +51,19 @@ def test_values_are_in_order_and_have_the_numbers_of_their_windows() -> None:
 def test_the_best_of_all_and_of_each_group() -> None:
     assert best(ROWS, "auc", []) == [1]
     assert best(ROWS, "auc", ["symbol"]) == [1, 2], "the first of equals"
-    assert best(ROWS, "auc", ["symbol"], least=True) == [0, 2]
+    assert best(ROWS, "auc", ["symbol"], worst=True) == [0, 2]
     assert best(ROWS, "kind", ["leaves"]) == [4], "what is no number is no best"
+
+
+def test_less_of_a_loss_is_better() -> None:
+    rows: list[Row] = [
+        {"symbol": "A", "window_label": name, "rmse": rmse} for name, rmse in (("good", 0.1), ("bad", 0.9), ("so", 0.5))
+    ]
+    (values,) = by_values(rows, ["symbol"], "rmse")
+    assert (values["best"], values["worst"], values["median"]) == (0.1, 0.9, 0.5)
+    (symbol,) = by_symbol(rows, "rmse")
+    assert (symbol["best_window"], symbol["worst_window"]) == ("good", "bad")
+    assert (best(rows, "rmse", []), best(rows, "rmse", [], worst=True)) == ([0], [1])
 
 
 def test_a_metric_takes_no_other_columns_place() -> None:

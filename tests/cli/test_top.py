@@ -308,7 +308,7 @@ def test_one_frame_anywhere(client: Client) -> None:
     "env",
     [
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"LC_ALL": "", "LANG": "C"},  # for which Python takes UTF-8
+        pytest.param({"LC_ALL": "", "LANG": "C"}, marks=pytest.mark.thorough),  # for which Python takes UTF-8
     ],
 )
 def test_a_terminal_that_knows_only_ascii(client: Client, env: dict[str, str]) -> None:

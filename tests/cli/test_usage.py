@@ -59,6 +59,22 @@ def test_a_typing_error_is_named(shell: Shell, typed: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "typed", ["run s.txt --start \udcff", "status \udcff", "run s.txt --param \udcff=1", "run s.txt -- echo \udcff"]
+)
+def test_arguments_are_text(shell: Shell, typed: str) -> None:
+    """They cannot be sent to a daemon, nor recorded."""
+    assert r"the argument '\udcff" in shell.refused(*typed.split(), code=2)
+
+
+def test_the_place_of_a_command_is_text(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = shell.directory / "\udcff"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    said = shell.refused("plan", "--symbols", "A", "--start", "2022-01-01", "--end", "2022-12-31", code=2)
+    assert "cannot be used: the path is not UTF-8 text" in said
+
+
+@pytest.mark.parametrize(
     ("typed", "says"),
     [
         ("plan none.txt", "none.txt: the symbols file cannot be read: No such file or directory"),
@@ -129,6 +145,8 @@ def test_a_bad_line_of_a_symbols_file_has_its_number(
         ('{"symbol": "../ABC", %s}', "'../ABC' cannot be a symbol: it starts with a dot"),
         ('{"symbol": "ABC", "start": "2022-01-01", "end": "2022-31-12"}', "end: invalid RFC3339 encoded date"),
         ('{"symbol": "ABC", "start": "2022-01-02", "end": "2022-01-01"}', "ends on 2022-01-01, before it starts on"),
+        ('{"symbol": "ABC", %s, "symbol": "XYZ"}', "'symbol' is given twice"),
+        ('{"symbol": "ABC", %s, "parameters": {"a.x": 1, "a.x": 2}}', "'a.x' is given twice"),
         ('{"symbol": "ABC", %s, "lable": "x"}', "a window has no field 'lable'; did you mean 'label'?"),
         ('{"symbol": "ABC", %s, "label": "../x"}', "'../x' cannot be a label: a label has 1 to 160 letters"),
         ('{"symbol": "ABC", %s, "label": ""}', "'' cannot be a label"),

@@ -118,7 +118,11 @@ def test_what_an_attempt_cost(usage: Usage, told: str) -> None:
 def test_what_a_window_gave() -> None:
     result = WindowResult(
         artifacts_path="/srv/out/A",
-        metrics={"gain": 2, "train": {"f1": None, "auc": 0.97}, "validation": {"accuracy": 0.54, "auc": 0.5321}},
+        metrics={
+            "gain": 2,
+            "train": {"f1": None, "auc": 0.97},
+            "validation": {"accuracy": 0.54, "auc": 0.5321, "at": {"10": {"lift": 2.5}}},
+        },
         sample_counts={},
         fingerprint=None,
         device_type="cuda",
@@ -137,7 +141,7 @@ def test_what_a_window_gave() -> None:
         "Trained  as cuda: load 0.002 s, boosting 0.250 s",
         "Metrics  gain 2",
         "Metrics  train: auc 0.970, f1 –",
-        "Metrics  validation: auc 0.532, accuracy 0.540",
+        "Metrics  validation: auc 0.532, accuracy 0.540, at.10.lift 2.500",
         "Output   /srv/out/A",
         "    7s ago  running → succeeded  done",
     ]

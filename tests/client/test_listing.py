@@ -340,10 +340,13 @@ def test_a_listing_without_rows_says_what_it_would_have(shown: Callable[..., str
     assert shown(lambda: print_listing(["window", "status"], [], styles={}), 80) == "window  status"
 
 
-def test_lines_are_whole_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.parametrize("columns", ["80", "0", "00"])
+def test_lines_are_whole_in_a_pipe(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    """At a width of 0, which a container may set for unknown, nothing was printed."""
+    monkeypatch.setenv("COLUMNS", columns)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         open_console().print(Text("word " * 40))
+    assert out.getvalue().count("word") == 40
     assert out.getvalue().count("\n") == 1
 
 

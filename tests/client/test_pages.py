@@ -153,7 +153,7 @@ async def test_a_question(width: int, height: int) -> None:
     check("question", width, await shown(Question("Cancel newer?", plain=False), width, height))
 
 
-@SIZES
+@pytest.mark.parametrize(("width", "height"), [(80, 24), pytest.param(200, 50, marks=pytest.mark.thorough)])
 async def test_all_of_them_in_ascii(width: int, height: int) -> None:
     boxes = (Help(plain=True), Question("Cancel “東京”?", plain=True))
     for screen in (WindowPage("newer", key("東京").label), DevicePage("GPU-0"), *boxes):

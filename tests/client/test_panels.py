@@ -87,12 +87,16 @@ def test_batches_at_work_come_first() -> None:
 def test_finished_windows_are_ranked_by_a_metric() -> None:
     watcher = Watcher(gpu(0, capacity=3)).announce("b", 3)
     for number, auc in enumerate((0.5, 0.7, None)):
-        watcher.end(key(f"SYM{number:02}", "b"), ending=trained({"validation": {"auc": auc, "gain": number}}))
-    assert metric_names(watcher.overview) == ["auc", "gain"]
+        watcher.end(
+            key(f"SYM{number:02}", "b"), ending=trained({"validation": {"auc": auc, "gain": number, "rmse": number}})
+        )
+    assert metric_names(watcher.overview) == ["auc", "gain", "rmse"]
     ranked = [row.label for row in rows(watcher.overview, Lens(ranking="best", metric="auc"))["finished"]]
     assert [label.split("_")[0] for label in ranked if label] == ["SYM01", "SYM00"], "one is undefined"
     ranked = [row.label for row in rows(watcher.overview, Lens(ranking="worst", metric="gain"))["finished"]]
     assert [label.split("_")[0] for label in ranked if label] == ["SYM00", "SYM01", "SYM02"]
+    ranked = [row.label for row in rows(watcher.overview, Lens(ranking="best", metric="rmse"))["finished"]]
+    assert [label.split("_")[0] for label in ranked if label] == ["SYM00", "SYM01", "SYM02"], "of a loss less is better"
     shown = drawn(frame(watcher, lens=Lens(metric="gain", ranking="best"), cursor=Cursor("finished")), 80, 24)
     assert "gain" in shown
     assert "best first" in shown

@@ -186,6 +186,17 @@ def test_metrics_of_windows_that_ended_before_and_of_those_that_end_now() -> Non
     WindowList("b").next_metric()
 
 
+def test_of_a_loss_less_is_better() -> None:
+    lister = Lister(3)
+    for number, loss in enumerate((0.5, 0.9, 0.1)):
+        lister.end(key(f"SYM{number:02}", "b"), ending=trained({"logloss": loss}))
+    ranked = lister.windows.symbols(0.0)
+    assert [line.symbol for line in ranked] == ["SYM02", "SYM00", "SYM01"]
+    assert (ranked[0].best, ranked[0].worst) == (0.1, 0.1)
+    lister.windows.order = "metric"
+    assert [label.split("_")[0] for label in lister.windows.shown(lister.at)] == ["SYM02", "SYM00", "SYM01"]
+
+
 def test_only_windows_of_one_status() -> None:
     windows = scene().windows
     seen = []

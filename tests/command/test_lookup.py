@@ -76,6 +76,15 @@ def test_what_cannot_be_run_is_refused(here: Path, argv: tuple[str, ...], said: 
     assert said in str(refused.value)
 
 
+def test_a_place_that_cannot_be_recorded_is_refused(here: Path) -> None:
+    odd = here / "\udcff"
+    odd.mkdir()
+    program(odd / "trainer", "#!/bin/sh\n")
+    for directory, path in ((here, str(odd)), (odd, f"{here}/bin")):
+        with pytest.raises(InputError, match="its path is not UTF-8 text"):
+            lookup.found(("trainer",), ExitCodes(), (), directory, path)
+
+
 def test_a_command_that_mends_it_can_be_pasted(here: Path) -> None:
     (here / "my train.py").touch()
     with pytest.raises(InputError, match=re.escape(f"`chmod +x '{here}/my train.py'`, or put an interpreter before")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from gpusched import artifacts
+from gpusched.command import ending
+from gpusched.command.process import Ended
+from gpusched.command.schema import ExitCodes
+from gpusched.workload import ProgramFailed, ProgramSkipped
 from tests.command.support import commands, committed
 from tests.worker.support import Fifo, exists
 
@@ -130,6 +135,35 @@ async def test_wrong_arguments_are_no_lack_of_data(tmp_path: Path) -> None:
     assert "the following arguments are required: --end (argparse ends with 2 for wrong arguments" in error.message
 
 
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("python3: can't open file '/x/AAPL.py': [Errno 2] No such file", "python3: can't open file '/x/AAPL.py'"),
+        ("usage: python3 [option] ... [arg]\nTry `python -h' for more information.", "Try `python -h'"),
+        ("Usage: train.py [OPTIONS]\nTry --help\n\nError: Missing option '--end'.", "Error: Missing option '--end'."),
+        ("train.sh: line 2: syntax error near unexpected token\ntrain.sh: line 2: `echo ('", "syntax error near"),
+        ('train.sh: 3: Syntax error: newline unexpected (expecting ")")', "newline unexpected"),
+        ("sh: 0: cannot open train.sh: No such file", "cannot open train.sh"),
+        ('Can\'t open perl script "AAPL.pl": No such file or directory', "AAPL.pl"),
+    ],
+)
+def test_what_an_interpreter_cannot_run_is_no_lack_of_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: str, message: str
+) -> None:
+    monkeypatch.setattr(ending, "end_of_output", lambda: f"loading\n{output}\n")
+    ended = Ended(exit_code=2, signal=None, report=b"", stopped=False)
+    with pytest.raises(ProgramFailed, match=re.escape(message)) as caught:
+        ending.judge(ended, ExitCodes(), tmp_path, "train", "cpu")
+    assert caught.value.kind == "permanent"
+
+
+@pytest.mark.parametrize("output", ["no bars", "memory usage: 3 GB", "bars.csv: line 7: no number", ""])
+def test_exit_code_2_means_no_data_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: str) -> None:
+    monkeypatch.setattr(ending, "end_of_output", lambda: output)
+    with pytest.raises(ProgramSkipped):
+        ending.judge(Ended(exit_code=2, signal=None, report=b"", stopped=False), ExitCodes(), tmp_path, "train", "cpu")
+
+
 async def test_other_exit_codes(tmp_path: Path) -> None:
     codes = {"success": [0, 7], "skip": [], "permanent": [2]}
     async with commands(tmp_path) as c:
@@ -171,6 +205,7 @@ async def test_a_program_may_use_the_time_it_is_given_to_stop(tmp_path: Path, fi
     [
         ('ln -s /etc "$1/link"', "link is a link, and only files are kept"),
         ('mkdir "$1/deep" && mkfifo "$1/deep/fifo"', "deep/fifo is a named pipe"),
+        ('touch "$1/$(printf "a\\377")"', r"'a\udcff' is a name that is not UTF-8"),
         ('rm -r "$1" && mkdir "$1" && echo model > "$1/model.txt"', "its output directory was removed or replaced"),
         ('rm -r "$1"', "its output directory was removed or replaced"),
         ('ln -s /etc/passwd "$1/metrics.json"', "metrics.json"),

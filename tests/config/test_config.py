@@ -337,3 +337,41 @@ def test_whole_numbers_are_numbers_where_fractions_may_be() -> None:
     assert (run.timeout_s, run.grace_s) == (5.0, 2.0)
     assert isinstance(run.grace_s, float)
     assert math.isclose(loaded("labels.threshold=-0.5").config.labels.threshold, -0.5)
+
+
+def test_what_is_not_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable may hold any bytes, and HOME as well."""
+    with pytest.raises(BadValue, match=r"GPUSCHED_ENGINE_KIND: engine.kind: expected UTF-8 text, got '\\udcff'"):
+        loaded(environ={"GPUSCHED_ENGINE_KIND": "\udcff"})
+    monkeypatch.setenv("XDG_CACHE_HOME", "/home/\udcff")
+    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
+    with pytest.raises(BadValue, match=r"cache.dir: the path is not UTF-8 text"):
+        loaded()
+
+
+def test_a_file_may_come_from_windows_and_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.toml").write_bytes(b"\xef\xbb\xbf[run]\r\nworkers = 2\r\nmax_attempts = 3\r\n")
+    found = load(environ={"GPUSCHED_CONFIG": "~/c.toml"})
+    assert (found.config.run.workers, found.origins["run.max_attempts"]) == (2, f"{tmp_path}/c.toml:3")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"x = " + b"[" * 100_000, "it is nested too deep"),
+        (b"[run]\nworkers = " + b"1" * 5000, "Exceeds the limit"),
+        (b"#" * (33 << 20), "it is larger than 32 MiB"),
+    ],
+    ids=["nesting", "digits", "size"],
+)
+def test_a_file_beyond_measure_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+    (tmp_path / "c.toml").write_bytes(content)
+    with pytest.raises((BadToml, NoConfigFile), match=why):
+        load(path=tmp_path / "c.toml", environ={})
+
+
+@pytest.mark.parametrize("text", ["1" * 5000, "[" * 10_000], ids=["digits", "nesting"])
+def test_a_value_beyond_measure_is_refused(text: str) -> None:
+    with pytest.raises(BadValue, match=r"run\.workers: expected a whole number"):
+        loaded(f"run.workers={text}")

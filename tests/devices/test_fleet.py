@@ -29,7 +29,17 @@ from gpusched.engines.local.engine import LocalEngine
 from gpusched.supervisor import fleet as module
 from gpusched.supervisor.fleet import Fleet
 from tests.core.support import Driver
-from tests.devices.fake_nvml import DRIVER_NOT_LOADED, GPU_IS_LOST, PROHIBITED, UNKNOWN, XID, FakeNvml, mig_uuid, uuid
+from tests.devices.fake_nvml import (
+    DRIVER_NOT_LOADED,
+    EXCLUSIVE_PROCESS,
+    GPU_IS_LOST,
+    PROHIBITED,
+    UNKNOWN,
+    XID,
+    FakeNvml,
+    mig_uuid,
+    uuid,
+)
 from tests.waiting import PATIENCE_S
 
 FULL = "[CUDA] out of memory"
@@ -259,6 +269,22 @@ async def test_a_card_that_appears_joins_and_one_that_vanishes_leaves(
         fake.set(1, compute_mode=0)
         await machine.until_health(g0="open", g1="open")
         assert {slot.index for state in machine.pool.values() for slot in state.slots} == slots
+
+
+async def test_a_card_whose_compute_mode_is_changed_gets_its_slots_anew(
+    tmp_path: Path, fake: FakeNvml, quick: None
+) -> None:
+    """Only one process may use a card in exclusive mode: the others' windows failed again and again."""
+    fake.gpus(1)
+    async with working(tmp_path, fake) as machine:
+        await machine.until_health(g0="open")
+        before = machine.pool[uuid(0)].device.capacity
+        fake.set(0, compute_mode=EXCLUSIVE_PROCESS)
+        await machine.until(lambda: uuid(0) in machine.pool and machine.pool[uuid(0)].device.capacity == 1)
+        await machine.until_health(g0="open")
+        fake.set(0, compute_mode=0)
+        await machine.until(lambda: uuid(0) in machine.pool and machine.pool[uuid(0)].device.capacity == before)
+    assert before > 1
 
 
 async def test_a_mig_repartition_takes_the_card_and_brings_its_instances(

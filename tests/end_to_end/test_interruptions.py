@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,26 @@ def test_two_interrupts_stop_them(gpusched: Command, fifo: Path) -> None:
     fifo.write_bytes(b"." * 24)
     ended = gpusched.json(*WAITING)
     assert (ended["windows"]["reused"], ended["windows"]["succeeded"]) == (1, 5)
+
+
+#: a parent that blocks all signals and lets the kernel reap its children, as some job schedulers leave them
+UNKIND = (
+    "import os, signal, sys\n"
+    "signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())\n"
+    "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def test_the_signals_that_a_parent_blocks_or_ignores_are_restored(gpusched: Command, fifo: Path) -> None:
+    gpusched.prefix = (sys.executable, "-c", UNKIND)
+    process = _start_waiting(gpusched, fifo)
+    process.terminate()
+    _until(process, "Draining")
+    fifo.write_bytes(b"..")
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, (out, err)
+    assert wait_for_descendants() == 0
 
 
 def _start_waiting(gpusched: Command, fifo: Path) -> subprocess.Popen[str]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
+import struct
+import threading
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gpusched.service.scraped import MOST_CONNECTIONS, ScrapeServer
 from tests.server.support import REPOSITORY, Daemon, finished
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
@@ -62,6 +67,49 @@ def test_counts_and_gauges_after_a_batch(tmp_path: Path) -> None:
         assert named <= names | totals, named - names - totals
     finally:
         daemon.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def scraped() -> Iterator[tuple[str, int]]:
+    """The address of a server of a line."""
+
+    def application(environ: object, start_response: Callable[..., object]) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"up 1\n"]
+
+    server = ScrapeServer("127.0.0.1", 0, application)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server.server_address[:2]  # type: ignore[misc]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_readers_that_hang_keep_no_other_out() -> None:
+    """Each had a thread and a descriptor of the daemon for good, and anybody on the machine may connect."""
+    before = threading.active_count()
+    with scraped() as (host, port), contextlib.ExitStack() as stack:
+        hanging = [stack.enter_context(socket.create_connection((host, port))) for _ in range(3 * MOST_CONNECTIONS)]
+        for connection in hanging:
+            connection.sendall(b"GET /metrics HTT")
+        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=PATIENCE_S) as answer:
+            assert answer.read() == b"up 1\n"
+        until(lambda: threading.active_count() <= before + 1 + MOST_CONNECTIONS, patience_s=PATIENCE_S)
+        assert hanging[0].recv(1) == b""
+
+
+def test_a_reader_that_breaks_off_leaves_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    with scraped() as address:
+        before = threading.active_count()
+        with socket.create_connection(address) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it ends with a reset
+            connection.sendall(b"GET /metrics HTT")
+            until(lambda: threading.active_count() > before, patience_s=PATIENCE_S)
+        until(lambda: threading.active_count() <= before, patience_s=PATIENCE_S)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_address_that_is_taken_is_an_error(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_sigterm_drains(service: Daemon) -> None:
     assert "SIGHUP does nothing" in service.log.read_text()
 
 
-@pytest.mark.parametrize("how", ["a second signal", "the time is over"])
+@pytest.mark.parametrize("how", ["a second signal", pytest.param("the time is over", marks=pytest.mark.thorough)])
 def test_windows_that_do_not_end_are_stopped_and_queued_again(service: Daemon, how: str) -> None:
     service.start(environment={"GPUSCHED_TEST_STOP_LIMIT_S": "2" if how == "the time is over" else "300"})
     with service.fifo() as release:

@@ -44,7 +44,7 @@ def by_the_package(params: dict[str, Any], matrix: np.ndarray[Any, Any]) -> tupl
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the package tells what it does
-@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("order", ["C", pytest.param("F", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(
     "given",
     [

@@ -105,6 +105,11 @@ def test_counts() -> None:
         ([100.0] * 26, {}, "too few rows: 19 of the 20 that are needed (26 bars, the last 7 of which have no label)"),
         ([100.0] * 40, {}, "one class: all 19 training labels are 0, every forward return over 7 bars is at or below"),
         ([1.03**n for n in range(40)], {}, "one class: all 19 training labels are 1, every forward return over 7"),
+        (
+            [100.0] * 40,
+            {"horizon": 1},
+            "one class: all 30 training labels are 0, every forward return over 1 bar is at",
+        ),
         ([100.0] * 60, {"horizon": 39, "min_rows": 2}, "too few rows: 21 leave 0 to train on and 4 to validate with"),
         ([100.0] * 9, {"min_rows": 2, "split": "random"}, "too few rows: 2 leave 2 to train on and 0 to validate with"),
     ],

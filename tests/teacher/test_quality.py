@@ -321,7 +321,7 @@ def test_what_is_told_of_the_demo(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("bars_per_day", [1, 75])
+@pytest.mark.parametrize("bars_per_day", [1, pytest.param(75, marks=pytest.mark.thorough)])
 def test_nothing_is_told_of_the_bars_of_the_benchmarks(tmp_path: Path, bars_per_day: int) -> None:
     interval = "1d" if bars_per_day == 1 else "5min"
     days = trading_days(dt.date(2022, 1, 1), dt.date(2024, 12, 31))[: 2000 // bars_per_day]

@@ -96,6 +96,10 @@ def test_what_a_gpus_library_says_is_classified(kind: str, text: str) -> None:
         ("sample_counts={'train': 5.5}", "Expected `int`, got `float` - at `$.sample_counts[...]`"),
         ("metrics=None", "Expected `object`, got `null` - at `$.metrics`"),
         ("phases={'fit': float('nan')}", "its phases have to be finite numbers of seconds"),
+        (
+            "metrics={'a': chr(0xdc80)}",
+            r"'utf-8' codec can't encode character '\udc80' in position 0: surrogates not allowed",
+        ),
         ("metadata={'of': directory}", "it has a PosixPath, which is no JSON"),
     ],
 )

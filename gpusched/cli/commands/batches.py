@@ -148,6 +148,7 @@ def given_path(text: str) -> Path:
 
 def ask(options: argparse.Namespace) -> Ask:
     """Read the configuration and the symbols. Raises GpuschedError."""
+    given_path(".")  # where the data and the results are unless another place is named
     loaded = load_config(options)
     config = with_code(loaded.config)
     named = _symbols(options)

@@ -90,7 +90,7 @@ def results(options: argparse.Namespace) -> int:
         names, arguments = (*keys, *VALUE_COLUMNS), f"{arguments} --by {options.by}"
     elif summed_up == "--best":
         per = _keys(options.per, names, points, arguments) if options.per else []
-        chosen = best(rows, _require_column(options.best, names, arguments), per, least=options.reverse)
+        chosen = best(rows, _require_column(options.best, names, arguments), per, worst=options.reverse)
         rows, finished = [rows[number] for number in chosen], [finished[number] for number in chosen]
     order = list(range(len(rows)))
     if options.sort is not None:

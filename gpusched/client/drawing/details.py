@@ -13,6 +13,7 @@ from gpusched.client.drawing.plain import clean
 from gpusched.client.drawing.text import Glyphs, duration, key_metrics
 from gpusched.core.model import Slot, WindowResult
 from gpusched.core.states import Finished, Reused, Succeeded
+from gpusched.core.totals import flat
 from gpusched.protocol import DeviceStatus, WindowDetail
 
 #: features that are shown, and the cells of the longest bar
@@ -87,7 +88,8 @@ def _result(result: WindowResult) -> Iterator[str]:
     parts = {name: part for name, part in result.metrics.items() if isinstance(part, dict)}
     rest = {name: number for name, number in result.metrics.items() if name not in parts}
     for name, part in [("", rest), *parts.items()]:
-        if numbers := ", ".join(f"{clean(metric)} {number}" for metric, number in key_metrics(part, len(part))):
+        deep = dict(flat(part))
+        if numbers := ", ".join(f"{clean(metric)} {number}" for metric, number in key_metrics(deep, len(deep))):
             yield f"Metrics  {clean(name)}{': ' if name else ''}{numbers}"
     yield f"Output   {clean(result.artifacts_path)}"
 

@@ -8,6 +8,7 @@ later.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -51,6 +52,7 @@ __all__ = [
 FRAME_S = 0.125
 #: lines that are printed above the live area with one frame; of further ones only the number is said
 LINES_A_FRAME = 30
+_SIZES = ("COLUMNS", "LINES")
 
 
 def open_console(stderr: bool = False) -> Console:
@@ -62,7 +64,9 @@ def open_console(stderr: bool = False) -> Console:
     stream = opened(stderr=stderr)
     # The stream as it is now: Textual puts another one in its place, which says nothing about the terminal.
     in_a_pipe = not (stream is not None and stream.isatty())
-    return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=in_a_pipe)
+    # A size of 0 is one that a container or a CI does not know; rich would print nothing.
+    environment = {name: value for name, value in os.environ.items() if name not in _SIZES or value.strip("0")}
+    return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=in_a_pipe, _environ=environment)
 
 
 def takes_keys(console: Console) -> bool:

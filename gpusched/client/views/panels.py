@@ -12,6 +12,7 @@ from gpusched.client.views.failures import FailureGroup, by_reason
 from gpusched.client.views.numbers import chief_metrics
 from gpusched.client.views.overview import DeviceView, Overview
 from gpusched.client.views.window import FinishedWindow, RunningWindow
+from gpusched.core.merit import merit
 from gpusched.core.statuses import FAILURES
 
 Panel = Literal["devices", "batches", "running", "failed", "finished"]
@@ -139,7 +140,11 @@ def _finished(batch_id: str, window: FinishedWindow) -> Row:
 def _ranked(finished: list[tuple[str, FinishedWindow]], lens: Lens) -> list[tuple[str, FinishedWindow]]:
     if lens.ranking == "latest":
         return finished
-    numbered = [(value[1], item) for item in finished if (value := lens.value(item[1])) and value[1] is not None]
+    numbered = [
+        (merit(value[0], value[1]), item)
+        for item in finished
+        if (value := lens.value(item[1])) and value[1] is not None
+    ]
     numbered.sort(key=lambda entry: entry[0], reverse=lens.ranking == "best")
     return [item for _, item in numbered]
 

@@ -12,6 +12,7 @@ from gpusched.client.views.failures import FailureGroup, by_reason, failed_windo
 from gpusched.client.views.numbers import chief_metrics
 from gpusched.client.views.panels import after
 from gpusched.core.events import WindowMoved
+from gpusched.core.merit import merit
 from gpusched.core.model import BatchSpec
 from gpusched.core.states import Active, Failed, Finished, Lost, Reused, Running, Starting, Stopping, Succeeded
 from gpusched.core.statuses import BY_URGENCY, FAILURES, name_of, reason_of
@@ -193,6 +194,7 @@ class WindowList:
         symbol_lines = []
         for symbol, lines in symbols.items():
             values = [value for line in lines if (value := self.value(line.key.label)) is not None]
+            values.sort(key=self._merit)
             symbol_lines.append(
                 SymbolLine(
                     symbol=symbol,
@@ -200,11 +202,11 @@ class WindowList:
                     failed=sum(line.status in FAILURES for line in lines),
                     measured=len(values),
                     median=statistics.median(values) if values else None,
-                    worst=min(values, default=None),
-                    best=max(values, default=None),
+                    worst=values[0] if values else None,
+                    best=values[-1] if values else None,
                 )
             )
-        return sorted(symbol_lines, key=lambda line: (line.median is None, -(line.median or 0.0)))
+        return sorted(symbol_lines, key=lambda line: self._best_first(line.median))
 
     def shown(self, monotonic: float) -> list[str]:
         """The labels in their order. Looked at anew now and then: it costs something with 100,000 of them."""
@@ -255,13 +257,15 @@ class WindowList:
                 lines.sort(key=lambda line: line.key.label)
             case "metric":
                 values = {line.key.label: self.value(line.key.label) for line in lines}
-                lines.sort(key=lambda line: _downwards(values[line.key.label]))
+                lines.sort(key=lambda line: self._best_first(values[line.key.label]))
         return [line.key.label for line in lines]
 
+    def _merit(self, value: float) -> float:
+        return merit(self.shown_metric, value)
 
-def _downwards(value: float | None) -> tuple[bool, float]:
-    """The best first, those without a value last."""
-    return (True, 0.0) if value is None else (False, -value)
+    def _best_first(self, value: float | None) -> tuple[bool, float]:
+        """Where a value of the metric stands; those without one come last."""
+        return (True, 0.0) if value is None else (False, -self._merit(value))
 
 
 def _by_time(line: WindowLine) -> float:
