@@ -52,13 +52,18 @@ def is_text(text: str) -> bool:
 @contextlib.contextmanager
 def regular(name: str, dir_fd: int, *, follow: bool = False) -> Iterator[BufferedReader]:
     """Open a file within a directory for reading. Raises OSError, also for a pipe, on which a read would block."""
+    with os.fdopen(open_regular(name, dir_fd, follow=follow), "rb") as file:
+        yield file
+
+
+def open_regular(path: str | Path, dir_fd: int | None = None, *, follow: bool = False) -> int:
+    """A descriptor of a file for reading. Raises OSError, also for a pipe, whose opening would wait for a writer."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(name, flags if follow else flags | os.O_NOFOLLOW, dir_fd=dir_fd)
+    descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW, dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a file", name)
-    with os.fdopen(descriptor, "rb") as file:
-        yield file
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
+    return descriptor
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any]
     #: every file of the directory but this one, by its path within it
     files: dict[str, File] = {}
+
+    def is_of(self, label: str, fingerprints: Collection[str]) -> bool:
+        """Whether it tells of the window with that label, has one of the fingerprints, and is understood."""
+        return self.schema == SCHEMA and self.label == label and self.fingerprint in fingerprints
 
     def result(self, directory: Path) -> WindowResult:
         """The report to the supervisor about the result committed in `directory`, whether new or reused."""

@@ -93,7 +93,7 @@ def take_over(
         directories.opened(source.name, parent) as directory,
     ):
         metadata = metadata_in(directory)
-        if metadata is None or (metadata.label, metadata.fingerprint) != (source.name, fingerprint):
+        if metadata is None or not metadata.is_of(source.name, (fingerprint,)):
             return None
         listed = {artifacts.METADATA, *metadata.files}
         if not metadata.files or not directories.holds_only(directory, listed):

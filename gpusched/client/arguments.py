@@ -64,6 +64,12 @@ def of_type(name: str, given: Any, kind: type[Kind], wanted: str) -> Kind | None
     return given
 
 
+def require_one_of(name: str, given: Any, known: tuple[str, ...]) -> None:
+    """Raise BadArgument unless an argument is one of the known."""
+    if given not in known:
+        raise BadArgument(name=name, wanted=" or ".join(map(repr, known)), given=_shown(given))
+
+
 def id_of(given: Any) -> str:
     """The id of a batch. Raises BadArgument."""
     if not isinstance(given, str):

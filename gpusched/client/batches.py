@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import gpusched
-from gpusched.client.arguments import BadArgument, id_of, instant_of, of_type, params_of, plain, symbols_of
+from gpusched.client.arguments import id_of, instant_of, of_type, params_of, plain, require_one_of, symbols_of
 from gpusched.client.connection import Connection, connect
 from gpusched.client.following import follow
 from gpusched.client.programs import with_code, with_command
@@ -115,12 +115,9 @@ def submit(
     Raises GpuschedError: ConfigError for a setting, InputError for symbols and refusals of the daemon (among them
     ReplacementRefused), UsageError, and DaemonError if none answers.
     """
-    given = {"windows.start": start, "windows.end": end} | dict(settings or {})
-    given = {key: value for key, value in plain(given).items() if value is not None}
-    refuse_the_daemons(given)
+    given = _given({"windows.start": start, "windows.end": end} | dict(settings or {}))
     name, priority = of_type("name", name, str, "a text"), of_type("priority", plain(priority), int, "a whole number")
-    if only_if not in ("succeeded", "finished"):
-        raise BadArgument(name="only_if", wanted="'succeeded' or 'finished'", given=repr(only_if))
+    require_one_of("only_if", only_if, ("succeeded", "finished"))
     require_name(name)
     flags = [(key, value, f"settings[{key!r}]") for key, value in given.items()]
     loaded = load(path=None if config is None else Path(config), flags=flags)
@@ -145,6 +142,13 @@ def submit(
             existing=Existing(reuse_known=loaded.config.run.reuse_known, replace=replace),
         )
         return Batch(submitted.batch.id, socket=daemon.path, notes=(*named.notes, *notes, *submitted.notes))
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a file would have them. Raises TheDaemons."""
+    given = {key: value for key, value in plain(settings).items() if value is not None}
+    refuse_the_daemons(given)
+    return given
 
 
 def _ids(batches: Batch | str | Iterable[Batch | str]) -> tuple[str, ...]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from gpusched.client.text_files import NotText, read_text
+from gpusched.client.text_files import NotText, name_given_twice, read_text
 from gpusched.command import WORKLOAD as COMMAND
 from gpusched.command.placeholders import PARAMETER
 from gpusched.config import canonical, settings_at
+from gpusched.config.values import parse_toml
 from gpusched.core import points
 from gpusched.core.model import BatchSpec, Parameters, Window
 from gpusched.core.planning import windows_problem
@@ -195,7 +195,7 @@ def _value(text: str) -> Any:
 
 def _toml(text: str) -> Any:
     """A TOML value as JSON has it: dates are text. Raises ValueError for what is no TOML, and for nan and inf."""
-    value = msgspec.to_builtins(tomllib.loads(f"value = {text}")["value"])
+    value = msgspec.to_builtins(parse_toml(f"value = {text}")["value"])
     json.dumps(value, allow_nan=False)
     return value
 
@@ -226,7 +226,10 @@ def _json_rows(text: str, file: Path) -> Iterator[Parameters]:
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
         if line.strip():
             try:
-                yield msgspec.json.decode(line, type=dict[str, Any])
+                parameters = msgspec.json.decode(line, type=dict[str, Any])
+                if twice := name_given_twice(line):
+                    raise BadParamsFile(place=f"{file}:{number}", why=f"it gives {twice!r} twice")
+                yield parameters
             except (msgspec.MsgspecError, RecursionError) as error:
                 raise BadParamsFile(place=f"{file}:{number}", why=error) from None
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 #: a longer file lists more than a batch may have, which is 200,000 windows at most
 MAX_BYTES = 32 * 1024 * 1024
@@ -20,6 +23,18 @@ def read_text(path: Path) -> str:
     except OSError as caught:
         raise NotText(caught.strerror or str(caught)) from None
     return decoded(content)
+
+
+def name_given_twice(line: str) -> str | None:
+    """A name that an object in valid JSON has twice, of which decoders keep the last value, or None."""
+    twice: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        if len(pairs) > len(dict(pairs)):
+            twice.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+
+    json.loads(line, object_pairs_hook=look)
+    return twice[0] if twice else None
 
 
 def decoded(content: bytes) -> str:

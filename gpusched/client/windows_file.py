@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gpusched.client.text_files import name_given_twice
 from gpusched.config.schema import MEGABYTE, Count, Priority, Seconds
 from gpusched.core.model import Parameters, Window
 from gpusched.core.planning import label_problem
@@ -72,15 +73,20 @@ def parse_windows(text: str, place: str) -> Asked:
 
 def _decoded(line: str, where: str) -> _Line:
     try:
-        for name in msgspec.json.decode(line, type=dict[str, Any]):
+        names = msgspec.json.decode(line, type=dict[str, Any])
+        for name in names:
             if name not in _Line.__struct_fields__:
                 nearest = did_you_mean(name, _Line.__struct_fields__)
                 raise BadWindow(place=where, why=f"a window has no field {name!r}{nearest}")
-        return _decode(line)
+        entry = _decode(line)
     except (msgspec.MsgspecError, RecursionError) as error:
         expected, _, field = str(error).replace("`", "").partition(" - at $.")
         why = f"{field}: {expected[:1].lower()}{expected[1:]}" if field else expected
         raise BadWindow(place=where, why=why) from None
+    # Of 100,000 lines, nearly none is worth a closer look.
+    if line.count(":") > len(names) + len(entry.parameters) and (twice := name_given_twice(line)):
+        raise BadWindow(place=where, why=f"{twice!r} is given twice")
+    return entry
 
 
 def _window(entry: _Line) -> Window:

@@ -144,8 +144,7 @@ class Records:
         from gpusched.supervisor.attempts import log_of  # slow to import, and needed for logs only
 
         try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(self.state_dir / "logs" / log_of(key, attempt), flags)
+            descriptor = files.open_regular(self.state_dir / "logs" / log_of(key, attempt))
         except OSError:
             return None
         return _pieces(descriptor, attempt, offset)

@@ -47,6 +47,12 @@ class _Formatter(logging.Formatter):
         super().__init__("%(message)s" if journald else "%(asctime)s %(levelname)s %(message)s")
         self._journald = journald
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """One line: the name of a member's directory must not look like another record, or write to a terminal."""
+        if not record.message.isprintable():
+            record.message = "".join(map(_visible, record.message))
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         if not self._journald:
@@ -67,6 +73,10 @@ class _Handler(logging.StreamHandler[TextIO]):
             self._outbox.put(self.stream, self.format(record))
         except Exception:  # as in the standard library: a log must never make its program fail
             self.handleError(record)
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def start_logging() -> None:

@@ -15,7 +15,16 @@ from gpusched.teacher.bars import NAIVE, Floats
 from gpusched.teacher.contents import read_file
 from gpusched.teacher.layout import PRICES, SYMBOLS, TIMESTAMPS, Layout, heading_symbol, joined_names, layout_of
 from gpusched.teacher.numbers import floats
-from gpusched.teacher.rows import Reading, Rows, join, of_heading, other_column, own_rows, require_one_interval
+from gpusched.teacher.rows import (
+    Reading,
+    Rows,
+    join,
+    of_heading,
+    other_column,
+    own_rows,
+    require_one_interval,
+    require_symbols,
+)
 from gpusched.teacher.tables import column_of
 from gpusched.teacher.timestamps import Instants, instants
 from gpusched.workload import BadData, DataNote
@@ -45,7 +54,11 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
     notes = of_heading(heading, reading.symbol)
     named = {heading: number} if heading else {}
     if layout.symbol is not None and len(frame):
-        symbols = frame.iloc[:, layout.symbol].astype(str)
+        symbols = frame.iloc[:, layout.symbol]
+        symbols = symbols.astype(str).where(symbols.notna(), "")
+        empty = (symbols == "").to_numpy(bool)
+        place = f"{path}: row {line[empty.argmax()]}"
+        require_symbols(place, layout.names[layout.symbol], int(empty.sum()), len(frame))
         counts = {str(value): int(count) for value, count in symbols.value_counts(sort=False).items() if count}
         mine, more, problem = own_rows(layout.names[layout.symbol], counts, len(frame), reading.symbol)
         if problem:

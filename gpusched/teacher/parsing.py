@@ -20,7 +20,16 @@ from gpusched.teacher.bars import Integers
 from gpusched.teacher.contents import read_file, require_text, require_utf8
 from gpusched.teacher.layout import PRICES, Layout, read_layout
 from gpusched.teacher.numbers import floats
-from gpusched.teacher.rows import Reading, Rows, join, of_heading, other_column, own_rows, require_one_interval
+from gpusched.teacher.rows import (
+    Reading,
+    Rows,
+    join,
+    of_heading,
+    other_column,
+    own_rows,
+    require_one_interval,
+    require_symbols,
+)
 from gpusched.teacher.tables import Table, cut
 from gpusched.teacher.timestamps import instants
 from gpusched.workload import BadData, DataNote
@@ -133,6 +142,9 @@ def _rows(paths: Sequence[Path], bodies: Sequence[bytes], members: list[int], la
 def _own(table: Table, column: int, name: str, symbol: str) -> tuple[Table, tuple[DataNote, ...]]:
     """Keep the rows of the symbol, if a column names several symbols."""
     counts, which = _values(table, column)
+    if "" in counts:
+        first = int((which == list(counts).index("")).argmax())
+        require_symbols(table.place(first), name, counts[""], len(table))
     mine, notes, problem = own_rows(name, counts, len(table), symbol)
     if problem:
         raise BadData(

@@ -107,6 +107,16 @@ def require_one_interval(path: Path, name: str, values: Iterable[str]) -> None:
         )
 
 
+def require_symbols(place: str, name: str, empty: int, total: int) -> None:
+    """Raise BadData if some rows name a symbol and `empty` others, the first of them at `place`, name none.
+
+    A spreadsheet writes the symbol of many rows once, in a merged cell: whose the others are is not known.
+    """
+    if 0 < empty < total:
+        others = f", and in {empty - 1} more of {total} rows" if empty > 1 else ""
+        raise BadData(f"{place}: column {name!r} is empty here{others}", remedy="write the symbol into each row")
+
+
 def own_rows(
     name: str, texts: Mapping[str, int], total: int, symbol: str
 ) -> tuple[str | None, tuple[DataNote, ...], str | None]:
@@ -142,6 +152,8 @@ def other_column(layout: Layout, pairs: Sequence[tuple[Sequence[str], Sequence[s
         if not all(one[column].strip() != other[column].strip() for one, other in pairs):
             continue
         name = layout.names[column].strip()
+        if not name:
+            return f"a column without a name has {len(values)} values: name it symbol, or what it is"
         if all(re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?", value) for value in values):
             return f'{name} is a column of its own: set data.columns = {{time = "{name}"}}'
         if re.search(r"time|hour|minute", name.lower()):

@@ -168,13 +168,17 @@ def _check_date_format(form: str) -> None:
         return
     moment = dt.datetime(2023, 11, 25, 13, 45, 59, tzinfo=dt.UTC)
     try:
-        complete = dt.datetime.strptime(moment.strftime(form), form).date() == moment.date()
-    except ValueError:
-        complete = False
-    if not complete:
+        read = dt.datetime.strptime(moment.strftime(form), form)
+    except (ValueError, re.error):  # the latter for a letter that is there twice
+        read = None
+    if read is None or read.date() != moment.date():
         raise BadParameters(
             f'setting date_format: {form!r} does not tell a year, month and day, as "%d.%m.%Y %H:%M" does'
             " (Python's strptime has the letters)"
+        )
+    if read.hour not in (0, moment.hour):
+        raise BadParameters(
+            f"setting date_format: {form!r} does not tell the morning from the afternoon: %I needs %p, or is to be %H"
         )
 
 

@@ -75,8 +75,13 @@ def script_digest(script: Path) -> str:
     return digest.hexdigest()
 
 
-def imported_files(code: Code) -> tuple[Stamp, ...]:
-    """The files that were imported from beside the module, those included that only a look at the process can find."""
+def imported_files(code: Code, preloads: tuple[str, ...] = ()) -> tuple[Stamp, ...]:
+    """The files that were imported from beside the module, those included that only a look at the process can find.
+
+    With `preloads`, modules of a command: all that may be edited, since they may lie anywhere.
+    """
+    if preloads:
+        return _editable_files()
     stamps = {stamp.path: stamp for stamp in code.files}
     if code.base is None:
         return ()
@@ -88,6 +93,18 @@ def imported_files(code: Code) -> tuple[Stamp, ...]:
         if below[0] != _GPUSCHED and not any(part in _INSTALLED for part in below):
             stamps[file] = stamp_of(file)
     return tuple(stamps.values())
+
+
+def _editable_files() -> tuple[Stamp, ...]:
+    """The files of all modules of this process that are neither gpusched's, nor Python's, nor installed."""
+    library, stamps = f"{Path(os.__file__).parent}/", []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or file.startswith(library) or name.partition(".")[0] == _GPUSCHED:
+            continue
+        if not any(part in _INSTALLED for part in Path(file).parts):
+            stamps.append(stamp_of(file))
+    return tuple(stamps)
 
 
 def stamp_of(path: str) -> Stamp:

@@ -71,7 +71,7 @@ class Earlier:
                 return self._reused(metadata, path)
         for directory in self._others:
             metadata = artifacts.read_metadata(path := directory / label)
-            if metadata is not None and metadata.label == label and metadata.fingerprint in wanted:
+            if metadata is not None and metadata.is_of(label, wanted):
                 return self._reused(metadata, path)
         if self._reuses_known and (place := self._known_place(label, wanted)):
             metadata, path = place
@@ -97,7 +97,7 @@ class Earlier:
                 status = path.lstat()
                 if path.name == label and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
                     metadata = artifacts.read_metadata(path)
-                    if metadata and metadata.label == label and metadata.fingerprint in wanted:
+                    if metadata is not None and metadata.is_of(label, wanted):
                         return metadata, path
         return None
 

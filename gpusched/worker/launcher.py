@@ -174,7 +174,7 @@ class Launcher:
             for name in imports if needed_by == "window" else ():
                 _import(name)
         except Exception as error:  # a user's module can raise anything
-            self._send(Imported(files=imported_files(code_of(workload))))
+            self._send(Imported(files=imported_files(code_of(workload), imports)))
             failure = error_message("bad_parameters", error)
             self._send(
                 PreloadFailed(
@@ -188,7 +188,7 @@ class Launcher:
             importlib.invalidate_caches()
             return False
         self._preloaded.add((workload, needed_by))
-        if files := imported_files(code_of(workload)):
+        if files := imported_files(code_of(workload), imports):
             self._send(Imported(files=files))
         if needed_by == "window":
             self._rehearsals.begin(workload)

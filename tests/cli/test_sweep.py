@@ -58,6 +58,7 @@ def test_a_grid_of_options_and_rows(tmp_path: Path) -> None:
         ("a.x\n1\n1,2\n", 3, "2 cells"),
         ('a.x\n"' + "1" * 200_000 + '"\n', 2, "field larger than field limit"),
         ('{"a.x": 1}\n{"a.x": }\n', 2, "JSON is malformed"),
+        ('{"a.x": 1}\n{"a.x": 1, "b.y": {"z": 1}, "a.x": 2}\n', 2, "it gives 'a.x' twice"),
         ('{"a.x": 1}\n[1]\n', 2, "Expected `object`"),
         (b"a.x\n\xff\n", None, "it is not UTF-8 text"),
     ],
@@ -69,6 +70,11 @@ def test_a_bad_file_of_points_has_its_line(tmp_path: Path, content: str | bytes,
         points(params=file)
     assert f"{file}{'' if line is None else f':{line}'}: " in str(refused.value)
     assert why in str(refused.value)
+
+
+def test_a_value_that_is_nested_without_end_is_text() -> None:
+    nested = "[" * 10_000
+    assert points(f"a.x={nested}") == [{"a.x": nested}]
 
 
 @pytest.mark.parametrize(

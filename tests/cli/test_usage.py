@@ -145,6 +145,8 @@ def test_a_bad_line_of_a_symbols_file_has_its_number(
         ('{"symbol": "../ABC", %s}', "'../ABC' cannot be a symbol: it starts with a dot"),
         ('{"symbol": "ABC", "start": "2022-01-01", "end": "2022-31-12"}', "end: invalid RFC3339 encoded date"),
         ('{"symbol": "ABC", "start": "2022-01-02", "end": "2022-01-01"}', "ends on 2022-01-01, before it starts on"),
+        ('{"symbol": "ABC", %s, "symbol": "XYZ"}', "'symbol' is given twice"),
+        ('{"symbol": "ABC", %s, "parameters": {"a.x": 1, "a.x": 2}}', "'a.x' is given twice"),
         ('{"symbol": "ABC", %s, "lable": "x"}', "a window has no field 'lable'; did you mean 'label'?"),
         ('{"symbol": "ABC", %s, "label": "../x"}', "'../x' cannot be a label: a label has 1 to 160 letters"),
         ('{"symbol": "ABC", %s, "label": ""}', "'' cannot be a label"),

@@ -12,7 +12,7 @@ import pytest
 from gpusched.core.model import WindowResult
 from gpusched.engines.engine import WorkloadNotLoadable
 from gpusched.worker.messages import Progress, Started
-from tests.command.support import commands, committed, names
+from tests.command.support import Commands, commands, committed, names
 
 #: a module of the standard library that nothing else here imports
 PRELOAD = ("wave",)
@@ -138,6 +138,23 @@ async def test_windows_do_not_share_their_random_numbers(tmp_path: Path) -> None
             found = Path((await c.result(c.python(script), ("numpy",))).artifacts_path)
             drawn += (found / "r").read_text().split()
     assert len(set(drawn)) == 4
+
+
+async def test_a_preloaded_module_that_was_edited_is_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window trained with the old one, and its result had the fingerprint of the new one."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "helper.py").write_text("V = 0.5\n")
+    async with commands(tmp_path) as c:
+        argv = c.python("import sys, helper\nprint(helper.V, file=open(sys.argv[1] + '/v', 'w'))\n")
+        assert await said(c, argv) == "0.5\n"
+        (tmp_path / "helper.py").write_text("V = 0.75\n")
+        assert await said(c, argv) == "0.75\n"
+
+
+async def said(c: Commands, argv: list[str]) -> str:
+    return (Path((await c.result(argv, ("helper",))).artifacts_path) / "v").read_text()
 
 
 async def test_a_module_that_cannot_be_preloaded(tmp_path: Path) -> None:

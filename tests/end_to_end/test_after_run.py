@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,17 @@ def run(gpusched: Command, *arguments: str) -> str:
     """Run both windows, of which one fails; return what is said."""
     words = ("--", "./train.sh", "{symbol}", "{output_dir}")
     return gpusched("run", "symbols.txt", *DATES, *arguments, *words, code=1)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, pytest.param(os.mkdir, marks=pytest.mark.thorough)])
+def test_another_entry_in_the_place_of_a_log(gpusched: Command, make: Callable[[Path], None]) -> None:
+    run(gpusched, "-o", "out")
+    (log,) = (gpusched.directory / "out" / ".gpusched" / "logs").glob("*/BAD*.log")
+    log.unlink()
+    make(log)
+    _, said = gpusched.said("logs", f"out/BAD{LABEL}")
+    assert said == f"out/BAD{LABEL} has written nothing to stdout or stderr\n"
+    assert "exited with code 3" in gpusched("show", f"out/BAD{LABEL}")
 
 
 def test_what_a_run_leaves(gpusched: Command) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import sys
 from pathlib import Path
 
 import anyio
@@ -11,11 +13,12 @@ import msgspec
 import pytest
 
 from benchmarks.instant import ENDLESS
-from gpusched.config import Cache, Config, Run
+from gpusched import __version__
+from gpusched.config import Cache, Config, Engine, Run
 from gpusched.core.failures import Exit
 from gpusched.engines.engine import End, Gone, Heard, LaunchRefused, Noticed, Silent
 from gpusched.engines.ray import frames
-from gpusched.engines.ray.engine import RayEngine
+from gpusched.engines.ray.engine import NoCluster, RayEngine
 from gpusched.engines.ray.makes import Makes, make_here
 from gpusched.engines.ray.members import Member, RayWindow
 from tests.end_to_end.test_nodes import agents
@@ -91,6 +94,25 @@ def test_a_node_that_is_unlike_the_others_is_refused(change: dict[str, object], 
     assert makes.refusal(ALIKE) is None
     assert makes.refusal(msgspec.structs.replace(ALIKE, **change)) == why
     assert makes.refusal(ALIKE) is None
+
+
+@pytest.mark.parametrize(
+    ("who", "why"),
+    [
+        ("bridge", "the bridge is not understood here: gpusched {0} must be installed for engine.python"),
+        ("node", "the node n1 is refused: it is not understood here: gpusched {0} must be installed there"),
+    ],
+)
+async def test_another_version_is_said_at_once(tmp_path: Path, who: str, why: str) -> None:
+    """It was waited for until no node had answered for two minutes, and a run that had begun never went on."""
+    interpreter = tmp_path / "interpreter"
+    interpreter.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.engines.garbled "$4" {who}\n')
+    interpreter.chmod(0o755)
+    settings = Engine(kind="ray", address="there", python=str(interpreter), scratch=str(tmp_path / "scratch"))
+    config = Config(cache=Cache(dir=tmp_path / "cache"), engine=settings)
+    with anyio.fail_after(30), pytest.raises(NoCluster, match=re.escape(why.format(__version__))):
+        async with RayEngine(config, tmp_path / "state"):
+            pass
 
 
 async def test_what_an_old_attempt_says_is_dropped() -> None:

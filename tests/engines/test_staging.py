@@ -100,7 +100,8 @@ class Listening:
     "change",
     [
         "a byte",
-        *(pytest.param(one, marks=pytest.mark.thorough) for one in ("a file less", "another window", "no metadata")),
+        *(pytest.param(one, marks=pytest.mark.thorough) for one in ("a file less", "a null", "another window")),
+        *(pytest.param(one, marks=pytest.mark.thorough) for one in ("no metadata", "metadata that is none")),
     ],
 )
 async def test_a_result_that_is_not_as_its_metadata_says_is_refused(bench: Bench, tmp_path: Path, change: str) -> None:
@@ -113,6 +114,10 @@ async def test_a_result_that_is_not_as_its_metadata_says_is_refused(bench: Bench
             files["model.txt"] = b"b model"
         case "a file less":
             files["metadata.json"] = files["metadata.json"].replace(b'"model.txt"', b'"../model.txt"')
+        case "a null":
+            files["metadata.json"] = files["metadata.json"].replace(b'"model.txt"', rb'"model\u0000"')
+        case "no metadata":
+            del files["metadata.json"]
         case "another window":
             files["metadata.json"] = files["metadata.json"].replace(b"A_2022", b"B_2022")
         case _:

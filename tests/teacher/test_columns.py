@@ -101,3 +101,12 @@ def test_a_symbol_has_its_own_rows(tmp_path: Path) -> None:
     assert [note.text for note in rows.notes] == ["column 'symbol' has 3 values: the 1 rows of ABC are read, of 3"]
     rows = parse_csv([tmp_path / "a.csv"], Reading(symbol="bbb"))
     assert rows.values[3].tolist() == [8]
+
+
+def test_a_symbol_that_only_its_first_row_names_is_not_guessed(tmp_path: Path) -> None:
+    text = "symbol," + HEADER + "ABC," + ONE + "," + TWO + '"",' + TWO.replace("09:20", "09:25")
+    path = write_csv(tmp_path / "a.csv", text)
+    with pytest.raises(BadData, match=r"a\.csv:3: column 'symbol' is empty here, and in 1 more of 3 rows"):
+        parse_csv([path], Reading(symbol="ABC"))
+    path = write_csv(tmp_path / "a.csv", text.replace("ABC,", ","))
+    assert len(parse_csv([path], Reading(symbol="ABC"))) == 3

@@ -124,6 +124,13 @@ def test_a_partition_names_its_symbol(tmp_path: Path, monkeypatch: pytest.Monkey
         load_history(str(tmp_path), str(tmp_path / "cache"), "ABC", Settings())
 
 
+@pytest.mark.parametrize("none", [None, float("nan"), ""])
+def test_a_symbol_that_only_its_first_row_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, none: object) -> None:
+    frame = pd.DataFrame({"Date": NAIVE, **COLUMNS, "symbol": pd.Series(["ABC", none], dtype=object)})
+    with pytest.raises(BadData, match=r"ABC\.parquet: row 2: column 'symbol' is empty here"):
+        load(tmp_path, monkeypatch, frame)
+
+
 def test_headings_of_another_symbol_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     headings = pd.MultiIndex.from_product([list(COLUMNS), ["XYZ"]])
     frame = pd.DataFrame(pd.DataFrame(COLUMNS).to_numpy(), columns=headings, index=NAIVE.rename("Date"))

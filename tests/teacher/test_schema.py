@@ -62,6 +62,11 @@ def test_whole_numbers_are_good_for_real_ones() -> None:
         ),
         ({"timezone": "../etc"}, "setting timezone: there is no zone '../etc'"),
         ({"date_format": "%H:%M"}, "setting date_format: '%H:%M' does not tell a year, month and day"),
+        (
+            {"date_format": "%Y-%m-%d %H:%m"},
+            "setting date_format: '%Y-%m-%d %H:%m' does not tell a year, month and day",
+        ),
+        ({"date_format": "%Y-%m-%d %I:%M"}, "setting date_format: '%Y-%m-%d %I:%M' does not tell the morning"),
         ({"date_format": "DD.MM.YYYY"}, "setting date_format: 'DD.MM.YYYY' does not tell a year, month and day"),
         ({"decimal": ";"}, "setting decimal: invalid enum value ';' (it is ';')"),
     ],

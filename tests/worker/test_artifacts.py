@@ -336,6 +336,14 @@ def test_a_copy_replaces_a_result_and_moves_a_stranger_aside(tmp_path: Path) -> 
     assert not list((output / ".partial").iterdir())
 
 
+def test_a_result_of_a_later_schema_is_not_copied(tmp_path: Path) -> None:
+    source = commit(tmp_path / "source", NEW)
+    told = source / "metadata.json"
+    told.write_text(told.read_text().replace('"schema": 1,', '"schema": 2,'))
+    assert artifacts.verify(source, {NEW}) is None
+    assert outputs.take_over(source, tmp_path / "output", NEW) is None
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
 @pytest.mark.parametrize("part", ["", "model.txt", "more"])
 def test_a_result_of_another_user_is_no_result_of_ones_own(tmp_path: Path, part: str) -> None:

@@ -189,3 +189,12 @@ async def test_what_a_windows_programs_write_is_cut_while_they_run(
     assert text.startswith("the first line\n1\n2\n")
     assert text.endswith("\n700000\nthe last line\n")
     assert "bytes are left out here, see run.log_limit_mb]" in text
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_another_entry_in_the_place_of_a_log_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "log"
+    make(path)
+    assert logs.end_of_log(path).startswith("([Errno ")
+    with pytest.raises(OSError, match="log"):
+        logs.open_log(path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing.listing import Cell, ago, device_cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.logs import WROTE_NOTHING
 from gpusched.client.drawing.palette import STYLES
-from gpusched.client.drawing.plain import clean
+from gpusched.client.drawing.plain import clean, clean_lines
 from gpusched.client.host import look_at_host
 from gpusched.client.link import HungUp
 from gpusched.client.views.host import HostView
@@ -157,8 +159,9 @@ def logs(options: argparse.Namespace) -> int:
         if options.follow:
             when_gone(sys.stdout, leave)
         try:
+            shown = _for_terminal() if sys.stdout.isatty() else None
             for chunk in source.log(batch_id, label, attempt=options.attempt, follow=options.follow):
-                _write(chunk.data)
+                _write(shown(chunk.data) if shown else chunk.data)
                 silent = silent and not chunk.data
         except HungUp:
             if not left:
@@ -168,11 +171,14 @@ def logs(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _for_terminal() -> Callable[[bytes], bytes]:
+    """A function that makes pieces of a log harmless; a character may be cut in two by their ends."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return lambda data: clean_lines(decoder.decode(data)).encode()
+
+
 def _write(data: bytes) -> None:
-    """Write bytes to stdout unchanged, or to a terminal without control characters."""
-    if sys.stdout.isatty():
-        text = data.decode("utf-8", "replace")
-        data = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text).encode()
+    """Write bytes to stdout unchanged."""
     sys.stdout.flush()
     view = memoryview(data)
     while view:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from gpusched.cli.sources import of_batch
 from gpusched.cli.summaries import SYMBOL_COLUMNS, VALUE_COLUMNS, Row, best, by_symbol, by_values
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
+from gpusched.client.drawing.plain import clean_lines
 from gpusched.config import canonical
 from gpusched.config.schema import LIGHTGBM
 from gpusched.core.model import NO_POINTS, Parameters
@@ -229,15 +231,22 @@ def _sorted(rows: list[Row], name: str, *, reverse: bool) -> list[int]:
 
 def _print(rows: list[Row], names: Sequence[str], options: argparse.Namespace) -> None:
     if options.csv:
-        writer = csv.DictWriter(sys.stdout, names, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+        _write_csv(rows, names)
         return
     if on_terminal() and not (options.by_symbol or options.by):
         metrics = [name for name in SHOWN if name in names] or [name for name in names if name not in COLUMNS][:4]
         metrics = list(dict.fromkeys(([options.best] if options.best else []) + metrics))
         names = ["window_label", "status", "seconds", *metrics, "reason"]
     print_listing(names, [[row.get(name) for name in names] for row in rows], styles=STYLES)
+
+
+def _write_csv(rows: list[Row], names: Sequence[str]) -> None:
+    """Print the rows; on a terminal without control characters, which names of metrics and reasons may have."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n" if on_terminal() else "\r\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    sys.stdout.write(clean_lines(text.getvalue()) if on_terminal() else text.getvalue())
 
 
 def _write_parquet(rows: list[Row], names: Sequence[str], path: Path) -> None:

@@ -43,6 +43,11 @@ def clean(text: str, *, ascii_only: bool = False) -> str:
     return text
 
 
+def clean_lines(text: str) -> str:
+    """Text without control characters but for line ends and tabs."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def opened(*, stderr: bool = False) -> TextIO:
     """Stdout or stderr, which never fails over a character from here on."""
     stream = sys.stderr if stderr else sys.stdout

@@ -14,7 +14,7 @@ from typing import Any, Self
 import anyio
 import anyio.to_thread
 
-from gpusched import artifacts, directories
+from gpusched import artifacts, directories, files
 from gpusched.command import imports
 from gpusched.config import Config
 from gpusched.config.workloads import workload_settings
@@ -239,7 +239,7 @@ class LocalEngine:
     async def read_log(self, log: str, offset: int) -> LogPiece | None:
         path = self.log_path(log)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = files.open_regular(path)
         except OSError:
             return None
         try:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import msgspec
 
+from gpusched import files
+
 #: seconds between checks of the open logs, and before the next check after a cut
 LOOK_S = 0.25
 LOOK_AGAIN_S = 0.05
@@ -175,19 +177,21 @@ class Logs:
 
 
 def open_log(path: Path) -> int:
-    """Open a descriptor that appends to the file, which only this user may read. Raises OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    """Open a descriptor that appends to the file, which only this user may read. Raises OSError, also for a pipe."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return os.open(path, flags, 0o600)
+        descriptor = os.open(path, flags, 0o600)
     except FileNotFoundError:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, flags, 0o600)
+        descriptor = os.open(path, flags, 0o600)
+    os.set_blocking(descriptor, True)  # it was for the opening: that of a pipe would wait for a reader
+    return descriptor
 
 
 def end_of_log(path: Path, *, after: int = 0) -> str:
     """The last `END_BYTES` of a log, without its first `after` bytes; the error in brackets if it cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = files.open_regular(path)
         try:
             size = os.fstat(descriptor).st_size
             return os.pread(descriptor, END_BYTES, max(after, size - END_BYTES)).decode(errors="replace")

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import msgspec
 
 from gpusched import __version__
 from gpusched.config import Config
@@ -123,9 +124,13 @@ class RayEngine:
             case frames.Carry(host=host, frames=carried):
                 if (node := self._nodes.get(host)) is not None:
                     heard(node, self._notice)
-                    for data in carried:
-                        for report in frames.reports_decoder.decode(data):
-                            self._take(node, report)
+                    try:
+                        reports = [report for data in carried for report in frames.reports_decoder.decode(data)]
+                    except msgspec.MsgspecError:
+                        self._refuse(node, f"it is not understood here: gpusched {__version__} must be installed there")
+                        return
+                    for report in reports:
+                        self._take(node, report)
             case frames.Connected(hosts=hosts):
                 self._awaited = set(hosts)
                 self.condition.clear("node", "")
@@ -206,8 +211,8 @@ class RayEngine:
                 node.take(report)
 
     def _refuse(self, node: Member, why: str) -> None:
-        self._why = f"the node {node.host} is refused: {why}"
         self._lose(node.host, why)
+        self._why = f"the node {node.host} is refused: {why}"
         self.condition.tell("node", node.host, self._why)
         self._bridge.release(node.host)
         self._await_no_more(node.host)

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from gpusched import programs
+import msgspec
+
+from gpusched import __version__, programs
 from gpusched.config import Config
 from gpusched.engines.ray import frames
 
@@ -54,9 +56,15 @@ class Bridge:
         return bridge
 
     async def _read(self, reader: asyncio.StreamReader, hear: Callable[[frames.Tidings], None]) -> None:
+        why = "the bridge has ended"
         while (data := await frames.next_frame(reader)) is not None:
-            hear(frames.tidings_decoder.decode(data))
-        hear(frames.Failed(why="the bridge has ended"))
+            try:
+                tidings = frames.tidings_decoder.decode(data)
+            except msgspec.MsgspecError:
+                why = f"the bridge is not understood here: gpusched {__version__} must be installed for engine.python"
+                break
+            hear(tidings)
+        hear(frames.Failed(why=why))
 
     def send(self, host: str, frame: bytes, *, may_wait: bool = False) -> None:
         """Send a frame, with all others of this turn of the loop; one for which nobody waits may wait for others."""

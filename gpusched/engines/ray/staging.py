@@ -132,7 +132,7 @@ class Staging:
         commit = partial(_commit, batch, label, sent, fetch)
         try:
             result = await self._commits.made(commit)
-        except (OSError, NotOurs, NotCommittable, NotAsListed, LaunchRefused) as error:
+        except (OSError, ValueError, NotOurs, NotCommittable, NotAsListed, LaunchRefused) as error:
             return Error(kind="raised", message=f"its result could not be committed: {error}", traceback="")
         self._kept.setdefault(node, {}).setdefault(batch.output_dir, []).append(label)
         if self._due is None:
@@ -227,11 +227,12 @@ def _orders(inputs: Inputs) -> Iterator[list[Piece]]:
 
 
 def _commit(batch: Batch, label: str, sent: dict[str, bytes], fetch: Fetch) -> WindowResult:
-    """Write and commit a result, in a worker thread. Raises OSError, NotOurs, NotCommittable, NotAsListed, LaunchError.
+    """Write and commit a result, in a worker thread. Raises OSError, NotOurs, NotCommittable, NotAsListed, LaunchError,
+    and ValueError for a name that no file can have.
 
     `fetch` reads on in a file that was not sent.
     """
-    metadata = metadata_of(sent[METADATA])
+    metadata = metadata_of(sent.get(METADATA, b""))
     if metadata is None or (metadata.label, metadata.workload) != (label, batch.spec.workload):
         raise NotAsListed(f"its metadata.json is not that of {label}")
     if strange := [name for name in metadata.files if not lies_within(name)]:
