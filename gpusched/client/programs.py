@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,9 @@ from gpusched.core.entry import parse
 from gpusched.core.model import BatchSpec
 from gpusched.errors import InputError
 from gpusched.workload import BadParameters
+
+#: words that a shell would act upon, behind which there would be a file, a program, or a value
+_MEANT_FOR_SHELL = re.compile(r"\d?(>>?|<)(&\d)?|\|\|?|&&?|;|\$\w+(/.*)?|~(/.*)?")
 
 
 class NoWorkloadFile(InputError):
@@ -58,7 +62,10 @@ def with_command(spec: BatchSpec, loaded: Loaded) -> tuple[BatchSpec, tuple[str,
     spec = msgspec.structs.replace(
         spec, settings=msgspec.to_builtins(settings), data_root=spec.data_root if has_data else ""
     )
-    return spec, tuple(_notes(settings, has_data=has_data))
+    notes = _notes(settings, has_data=has_data)
+    if isinstance(command.line, str) and (meant := next(filter(_MEANT_FOR_SHELL.fullmatch, words), None)):
+        notes.insert(0, f"{meant!r} is a word for {lookup.name(settings)}: a command has no shell, `sh -c '…'` is one")
+    return spec, tuple(notes)
 
 
 def _notes(settings: Settings, *, has_data: bool) -> list[str]:

@@ -28,7 +28,8 @@ VERSION = 1
 #: larger files count by their size and time
 MOST_BYTES = 16 << 20
 #: placeholders whose values a survey knows
-_OF_WINDOW = frozenset(("symbol", "start", "end", "data_root"))
+_DATES = frozenset(("start", "end"))
+_OF_WINDOW = _DATES | {"symbol", "data_root"}
 #: what stands between the words of a shell's line; only programs and scripts count there, since `>> calls.log` names
 #: a file that the program itself changes
 _BETWEEN = re.compile(r"[\s;&|<>()'\"`]+")
@@ -40,6 +41,13 @@ class _Unknown:
 
     def __format__(self, spec: str) -> str:
         return "\0"
+
+
+class _Known(dict[str, Any]):
+    """The values of placeholders that are known; any other is unknown."""
+
+    def __missing__(self, name: str) -> _Unknown:
+        return _Unknown()
 
 
 def code(settings: Settings) -> dict[str, str]:
@@ -58,9 +66,13 @@ def fingerprints(
 ) -> list[str]:
     """The fingerprint of each window."""
     data = list(listing(data_root, symbol)) if data_root else []
+    values = _of_point(settings) | {"symbol": symbol, "data_root": data_root}
+    words = [word for word in settings.argv[1:] if "{" in word and placeholders.used((word,)) & _OF_WINDOW]
+    dated = [word for word in words if placeholders.used((word,)) & _DATES]
     common = [VERSION, msgspec.to_builtins(settings), code, symbol, data]
+    of_symbol = [*_files_of_window(settings, [word for word in words if word not in dated], values)]
     return [
-        digest([*common, window.start, window.end, *_files_of_window(settings, symbol, window, data_root)])
+        digest([*common, window.start, window.end, *of_symbol, *_files_of_window(settings, dated, values, window)])
         for window in windows
     ]
 
@@ -84,13 +96,15 @@ def _code(settings: Settings) -> dict[str, str]:
     return files
 
 
-def _files_of_window(settings: Settings, symbol: str, window: DateRange, data_root: str) -> Iterator[tuple[str, str]]:
+def _files_of_window(
+    settings: Settings, words: Iterable[str], values: dict[str, Any], window: DateRange | None = None
+) -> Iterator[tuple[str, str]]:
     """The files that words name for this window alone, such as `conf/{symbol}.json`: like data, by size and time."""
-    values = _of_point(settings) | {"symbol": symbol, "start": window.start, "end": window.end, "data_root": data_root}
-    for word in settings.argv[1:]:
-        if "{" in word and placeholders.used((word,)) & _OF_WINDOW:
-            for path in _named(settings, [_filled(word, values)]):
-                yield word, _size_and_time(path)
+    if window is not None:
+        values = values | {"start": window.start, "end": window.end}
+    for word in words:
+        for path in _named(settings, [_filled(word, values)]):
+            yield word, _size_and_time(path)
 
 
 def _of_point(settings: Settings) -> dict[str, Any]:
@@ -99,18 +113,17 @@ def _of_point(settings: Settings) -> dict[str, Any]:
 
 def _filled(word: str, values: Mapping[str, Any]) -> str:
     """A word with the values that are known."""
-    unknown = dict.fromkeys(placeholders.used((word,)), _Unknown())
-    return placeholders.fill((word,), unknown | dict(values))[0]
+    return placeholders.fill((word,), _Known(values))[0]
 
 
 def _named(settings: Settings, words: Iterable[str]) -> Iterator[Path]:
     """The files that words name; of a line for a shell, the programs and scripts."""
     for word in words:
-        for text in dict.fromkeys((word, word.partition("=")[2])):
-            if text and _is_file(path := Path(settings.directory, text)):
-                yield path
-        pieces = dict.fromkeys(_BETWEEN.split(word)).keys() - {"", word}
-        yield from filter(_is_program, (Path(settings.directory, text) for text in pieces))
+        for text in (word, word.partition("=")[2]):
+            if text and _is_file(path := f"{settings.directory}/{text}" if text[0] != "/" else text):
+                yield Path(path)
+        if len(pieces := _BETWEEN.split(word)) > 1:
+            yield from filter(_is_program, (Path(settings.directory, text) for text in dict.fromkeys(pieces) if text))
 
 
 def _is_program(path: Path) -> bool:
@@ -122,7 +135,7 @@ def _source(path: Path) -> Path | None:
     return next(filter(_is_file, (path, path / "__main__.py")), None)
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: str | Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113  # a word may be anything: too long, or of a place that is closed to us
 
 

@@ -20,11 +20,20 @@ _INTERPRETERS = re.compile(r"(ba|da|z|k)?sh|perl|ruby|Rscript|julia|node|php|lua
 #: options of Python that take the next word as their value
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 _PEEK_BYTES = 256
+#: first words that mean something to a shell alone
+_OF_SHELL = re.compile(
+    r"[A-Za-z_]\w*=.*|~.*|\$.*|\(.*|\.|cd|eval|exec|export|for|if|set|source|ulimit|umask|while", re.DOTALL
+)
 
 
 class NoProgram(InputError):
     problem = "there is no program {name!r}{near}"
     remedy = "give its path, or put its directory on PATH"
+
+
+class NoShell(InputError):
+    problem = "there is no program {name!r}, and no shell for a command"
+    remedy = "`sh -c '…'` is one, and `env NAME=VALUE program …` sets a variable"
 
 
 class NotExecutable(InputError):
@@ -50,7 +59,8 @@ class ProgramUnusable(InputError):
 def found(argv: tuple[str, ...], codes: ExitCodes, preload: tuple[str, ...], directory: Path, path: str) -> Settings:
     """A command with its program looked up: by `path`, the value of PATH, or from `directory`, where it will run.
 
-    Raises NoProgram, NotExecutable, NoScript, NotPreloadable; BadParameters for words or codes that cannot be used.
+    Raises NoProgram, NoShell, NotExecutable, NoScript, NotPreloadable; BadParameters for words or codes that cannot be
+    used.
     """
     check(argv, codes)
     if preload and argv[0].endswith(".py"):
@@ -128,13 +138,15 @@ def _program(word: str, directory: Path, path: str) -> Path:
     if "/" not in word:
         if (there := shutil.which(word, path=path)) is not None:
             return _executable(directory / there)
+        if _OF_SHELL.fullmatch(word):
+            raise NoShell(name=word)
         if (directory / word).is_file():
             raise NoProgram(name=word, near=f" on PATH; did you mean ./{word}?")
         near = similar(word, _names_on(path))
         raise NoProgram(name=word, near=f" on PATH; did you mean {near[0]}?" if near else " on PATH")
     program = Path(os.path.normpath(directory / word))
     if not _is_file(program) and not program.exists():
-        raise NoProgram(name=word, near="")
+        raise NoShell(name=word) if _OF_SHELL.fullmatch(word) else NoProgram(name=word, near="")
     return _executable(program)
 
 

@@ -54,7 +54,8 @@ class Bars:
 
     def window(self, start: dt.date, end: dt.date) -> Bars:
         """The bars of the calendar dates `start` to `end`, both included, by the date that their timestamps show."""
-        first, last = ((date - _EPOCH).days * DAY_US for date in (start, end + dt.timedelta(days=1)))
+        # In days, since there is no date behind 9999-12-31, which an open end is written as.
+        first, last = (start - _EPOCH).days * DAY_US, ((end - _EPOCH).days + 1) * DAY_US
         kept = (self.local >= first) & (self.local < last)
         dropped = (self.dropped_local >= first) & (self.dropped_local < last)
         return Bars(

@@ -56,6 +56,12 @@ def test_a_link_to_an_interpreter_stays_one(here: Path) -> None:
     [
         (("trainre",), "there is no program 'trainre' on PATH; did you mean trainer?"),
         (("train.sh",), "there is no program 'train.sh' on PATH; did you mean ./train.sh?"),
+        (
+            ("A=1", "trainer"),
+            "there is no program 'A=1', and no shell for a command\n  `sh -c '…'` is one, and `env NAME",
+        ),
+        (("~/bin/trainer",), "there is no program '~/bin/trainer', and no shell"),
+        (("cd", "there", "&&", "trainer"), "there is no program 'cd', and no shell"),
         (("./nothing",), "there is no program './nothing'"),
         (("./bin",), "cannot be executed: it is not a file"),
         (("./train.py",), "train.py cannot be executed: it lacks the permission\n  `chmod +x"),

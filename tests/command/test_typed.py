@@ -88,6 +88,14 @@ def test_a_daemon_may_run_no_commands(tmp_path: Path) -> None:
         Territory(output_root=tmp_path, workloads=("gpusched.teacher:train_window",)).workload(None, WORKLOAD)
 
 
+@pytest.mark.parametrize("word", [">", "2>&1", "|", "&&", "$HOME/x", "~/x"])
+def test_a_word_for_a_shell_is_told_of(shell: Shell, word: str) -> None:
+    shell.file("train.py", "")
+    ended = shell("plan", "symbols.txt", *DATES, "--command", f"python3 train.py {{output_dir}} {word} x")
+    assert f"{word!r} is a word for train.py: a command has no shell, `sh -c '…'` is one" in ended.err
+    assert "no shell" not in shell("plan", "symbols.txt", *DATES, "--", "python3", "train.py", word).err
+
+
 def test_an_interpreter_is_found_by_the_path_of_the_client(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{shell.directory}/bin{os.pathsep}{os.environ['PATH']}")
     (shell.directory / "bin").mkdir()

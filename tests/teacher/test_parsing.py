@@ -124,6 +124,7 @@ def test_order_is_by_instant_and_the_date_is_the_local_one(tmp_path: Path) -> No
     # 03:00 and 05:30 UTC on the 3rd are the 2nd and the 3rd at the exchange.
     assert bars.window(dt.date(2024, 11, 2), dt.date(2024, 11, 2)).open.tolist() == [3]
     assert bars.window(dt.date(2024, 11, 3), dt.date(2024, 11, 3)).open.tolist() == [1, 2]
+    assert len(bars.window(dt.date.min, dt.date.max)) == len(bars)  # no date comes after the last one
     assert bars.dates() == (dt.date(2024, 11, 2), dt.date(2024, 11, 3))
 
 
