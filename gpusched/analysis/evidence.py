@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from gpusched import directories, files
 from gpusched.protocol import WindowLine
 
 PREDICTIONS = "predictions.csv.gz"
@@ -21,6 +24,8 @@ _HEADING = b"ts,split,label,probability"
 MOST_BYTES = 16 * 1024 * 1024
 #: bytes of one file, unpacked: millions of rows. A file that somebody made can unpack to all of the memory
 MOST_UNPACKED_BYTES = 256 << 20
+#: bytes of a list of features: a longer one is none, or is cut
+_MOST_FEATURE_BYTES = 1 << 20
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,12 +92,13 @@ def _importances(places: Sequence[Path]) -> dict[str, list[float]]:
     shares: dict[str, list[float]] = {}
     for place in places:
         try:
-            with (place / IMPORTANCE).open(encoding="utf-8", newline="") as file:
-                gains = {row["feature"]: float(row["gain"]) for row in csv.DictReader(file)}
-        except (OSError, KeyError, ValueError, TypeError):
+            with directories.opened(place) as directory, files.regular(IMPORTANCE, directory, follow=True) as file:
+                text = io.StringIO(file.read(_MOST_FEATURE_BYTES).decode(), newline="")
+            gains = {row["feature"]: float(row["gain"]) for row in csv.DictReader(text)}
+        except (OSError, KeyError, ValueError, TypeError, csv.Error):
             continue
         whole = sum(gains.values())
-        for name, gain in gains.items() if whole > 0 else ():
+        for name, gain in gains.items() if 0 < whole < math.inf else ():
             shares.setdefault(name, []).append(gain / whole)
     return shares
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import gpusched
+from gpusched.client.arguments import id_of, instant_of, of_type, params_of, plain, require_one_of, symbols_of
 from gpusched.client.connection import Connection, connect
 from gpusched.client.following import follow
 from gpusched.client.programs import with_code, with_command
@@ -92,7 +93,7 @@ def submit(
     replace: bool = False,
     name: str | None = None,
     priority: int | None = None,
-    after: Iterable[Batch | str] = (),
+    after: Batch | str | Iterable[Batch | str] = (),
     only_if: Literal["succeeded", "finished"] = "succeeded",
     not_before: dt.datetime | None = None,
     config: str | os.PathLike[str] | None = None,
@@ -114,33 +115,45 @@ def submit(
     Raises GpuschedError: ConfigError for a setting, InputError for symbols and refusals of the daemon (among them
     ReplacementRefused), UsageError, and DaemonError if none answers.
     """
-    given = {"windows.start": start, "windows.end": end} | dict(settings or {})
-    given = {key: value for key, value in given.items() if value is not None}
-    refuse_the_daemons(given)
+    given = _given({"windows.start": start, "windows.end": end} | dict(settings or {}))
+    name, priority = of_type("name", name, str, "a text"), of_type("priority", plain(priority), int, "a whole number")
+    require_one_of("only_if", only_if, ("succeeded", "finished"))
     require_name(name)
     flags = [(key, value, f"settings[{key!r}]") for key, value in given.items()]
     loaded = load(path=None if config is None else Path(config), flags=flags)
-    named = _named(symbols)
+    named = _named(symbols_of(symbols))
     refuse_dates_twice(named, [(key, flag) for key, _, flag in flags])
     place = loaded.config.daemon.socket if socket is None else Path(socket).absolute()
     with connect(place) as daemon:
         spec = batch_spec(with_code(loaded.config), named.symbols, windows=named.asked.windows, priority=priority or 0)
         spec, notes = with_command(spec, loaded)
-        spec = with_points(spec, named.asked.points, given_points(params))
+        spec = with_points(spec, named.asked.points, given_points(params_of(params)))
         places = origins_of_points((), "params", spec)
         submitted = daemon.submit(
             spec,
             source=named.source,
             name=name,
-            output_dir=None if output is None else Path(output).absolute(),
+            output_dir=None if output in (None, "") else Path(output).absolute(),
             terms=given_terms(loaded, priority),
-            after=tuple(one.id if isinstance(one, Batch) else one for one in after),
+            after=_ids(after),
             only_if=only_if,
-            not_before=0.0 if not_before is None else not_before.timestamp(),
+            not_before=instant_of(not_before),
             origins=origins_of(spec.workload, loaded.origins | places),
             existing=Existing(reuse_known=loaded.config.run.reuse_known, replace=replace),
         )
         return Batch(submitted.batch.id, socket=daemon.path, notes=(*named.notes, *notes, *submitted.notes))
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a file would have them. Raises TheDaemons."""
+    given = {key: value for key, value in plain(settings).items() if value is not None}
+    refuse_the_daemons(given)
+    return given
+
+
+def _ids(batches: Batch | str | Iterable[Batch | str]) -> tuple[str, ...]:
+    several = [batches] if isinstance(batches, Batch | str) else batches
+    return tuple(one.id if isinstance(one, Batch) else id_of(one) for one in several)
 
 
 def _named(symbols: str | os.PathLike[str] | Iterable[str]) -> Named:
@@ -156,7 +169,7 @@ class Batch:
         self, batch_id: str, *, socket: str | os.PathLike[str] | None = None, notes: tuple[str, ...] = ()
     ) -> None:
         """`socket` is the daemon's; without it, the daemon is found as the commands find it."""
-        self.id = batch_id
+        self.id = id_of(batch_id)
         #: sentences for people about the symbols and the request
         self.notes = notes
         self._socket = load().config.daemon.socket if socket is None else Path(socket)

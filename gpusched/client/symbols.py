@@ -30,8 +30,8 @@ class BadSymbol(InputError):
 
 
 class NoSymbols(InputError):
-    problem = "the symbols file names no symbol{why}"
-    remedy = "write one symbol a line"
+    problem = "no symbol is named{why}"
+    remedy = "write one a line in a file, or AAPL,MSFT in a list"
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):

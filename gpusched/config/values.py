@@ -67,9 +67,12 @@ def _open_value(key: str, setting: Setting) -> Any:
     if "." in name:
         why = f"a workload's settings have one level, and a table is a value: {key.rpartition('.')[0]} = {{…}}"
         raise BadValue(place=setting.origin, key=key, why=why)
-    value = msgspec.to_builtins(_parsed(setting.value))
     try:
+        value = msgspec.to_builtins(_parsed(setting.value))
         json.dumps(value, allow_nan=False)
+    except TypeError:
+        why = f"expected a number, a text, a list or a table, got {setting.value!r}"
+        raise BadValue(place=setting.origin, key=key, why=why) from None
     except ValueError:
         why = f"expected a value without nan and inf, which have no place in metadata.json, got {setting.value!r}"
         raise BadValue(place=setting.origin, key=key, why=why) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,14 @@ def test_predictions_that_gpusched_did_not_write_are_not_read(
     for more, read in (("", 1), (rows, 0)):
         path.write_bytes(gzip.compress(f"ts,split,label,probability\n{sound}{more}".encode()))
         assert evidence.gather([with_result(line(0), artifacts_path=str(tmp_path))]).read == read
+
+
+def test_features_that_gpusched_did_not_write_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / evidence.IMPORTANCE
+    results = [with_result(line(0), artifacts_path=str(tmp_path))]
+    for gains, shares in (("1\nb,3", {"a": [0.25], "b": [0.75]}), ("inf\nb,1", {}), ("1\nb," + "1" * (1 << 20), {})):
+        path.write_text(f"feature,gain\na,{gains}\n")
+        assert evidence.gather(results).importances == shares
+    path.unlink()
+    os.mkfifo(path)  # it is not waited for
+    assert evidence.gather(results).importances == {}

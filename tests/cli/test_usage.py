@@ -106,8 +106,8 @@ def test_an_input_that_cannot_be_used_is_named(shell: Shell, typed: str, says: s
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "symbols.txt: the symbols file names no symbol"),
-        ("# only\n\n   # comments\n", "symbols.txt: the symbols file names no symbol"),
+        ("", "symbols.txt: no symbol is named"),
+        ("# only\n\n   # comments\n", "symbols.txt: no symbol is named"),
         ("ABC\n\n../etc/passwd\n", "symbols.txt:3: '../etc/passwd' cannot be a symbol"),
         ("ABC\n/etc # absolute\n", "symbols.txt:2: '/etc' cannot be a symbol: it contains a path separator"),
         ("A B\n", "symbols.txt:1: 'A B' cannot be a symbol: it contains white space (one symbol a line)"),
@@ -123,7 +123,7 @@ def test_an_input_that_cannot_be_used_is_named(shell: Shell, typed: str, says: s
             "Symbol,Name\nABC,A\n",
             "symbols.txt:1: 'Symbol,Name' cannot be a symbol: it contains a comma (one symbol a line;",
         ),
-        ("###TECH,NASDAQ:AAPL\n", "names no symbol: all that it has are comments"),
+        ("###TECH,NASDAQ:AAPL\n", "no symbol is named: all that it has are comments"),
         ("ABC\nX/Y\nX/Z\nX/W\n", "; 2 more lines like it"),
     ],
 )

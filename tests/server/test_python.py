@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import gpusched
+from gpusched.client.arguments import BadArgument
 from gpusched.client.batches import BadName, TheDaemons, WaitedTooLong
 from gpusched.client.connection import NoDaemon
 from gpusched.client.symbols import BadSymbol
@@ -35,6 +38,22 @@ def test_a_batch_from_submission_to_results(daemon: Daemon, tmp_path: Path) -> N
     assert sorted(frame["symbol"]) == ["A"] * 3 + ["B"] * 3
     assert batch.wait().counts == ended.counts  # of a batch that is finished, it is over at once
     assert batch.cancel() == 0
+
+
+def test_what_numpy_and_pandas_give_is_the_same_batch(daemon: Daemon, tmp_path: Path) -> None:
+    """The values of a notebook were errors of the encoder, and a text of `after` one batch for each character."""
+    first = submit(daemon, ["A", "B"], output=tmp_path / "out", settings={"workload.depth": 3}, priority=3)
+    again = submit(
+        daemon,
+        np.array(["A", "B"]),
+        start=pd.Timestamp("2022-01-01"),
+        output=tmp_path / "out",
+        settings={"workload.depth": np.int64(3)},
+        priority=np.int64(3),
+    )
+    assert again.id == first.id
+    second = submit(daemon, pd.Series(["C"]), params={"workload.depth": np.arange(1, 3)}, after=first.id)
+    assert second.wait(timeout=PATIENCE_S).counts == {"succeeded": 6}
 
 
 def test_a_batch_that_takes_long_can_be_left_and_cancelled(daemon: Daemon) -> None:
@@ -85,6 +104,8 @@ def test_the_symbols_may_be_a_file(daemon: Daemon, tmp_path: Path) -> None:
         (TheDaemons, "daemon.keep_days is the daemon's own", {"settings": {"daemon.keep_days": 3}}),
         (NoDates, "no end date", {"end": None}),
         (BadName, "'a b' cannot name a batch", {"name": "a b"}),
+        (BadArgument, "only_if: expected 'succeeded' or 'finished', got 'sometimes'", {"only_if": "sometimes"}),
+        (BadValue, "expected a number, a text, a list or a table", {"settings": {"workload.depth": object()}}),
         (NoDaemon, "no daemon answers", {"socket": "/nowhere/s"}),
         (InputError, "/nowhere", {"settings": {"data.root": "/nowhere"}}),
     ],
