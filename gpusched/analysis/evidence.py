@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpusched import directories, files
+from gpusched.core.model import WindowResult
+from gpusched.metadata import read_metadata
 from gpusched.protocol import WindowLine
 
 PREDICTIONS = "predictions.csv.gz"
@@ -44,8 +46,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def gather(results: Sequence[WindowLine]) -> Evidence:
-    """Read the files of results. What cannot be read is left out, and counted by `read`."""
-    places = [Path(line.result.artifacts_path) for line in results if line.result is not None]
+    """Read the files of results. What cannot be read, or belongs to another batch by now, is not counted by `read`."""
+    found = [line.result for line in results if line.result is not None]
+    places = [Path(result.artifacts_path) for result in found if _is_there(result)]
     sized = [(path, size) for place in places if (size := _size(path := place / PREDICTIONS))]
     step = -(-sum(size for _, size in sized) // MOST_BYTES) or 1
     probabilities: list[float] = []
@@ -61,9 +64,15 @@ def gather(results: Sequence[WindowLine]) -> Evidence:
         probabilities=np.array(probabilities, np.float64),
         labels=np.array(labels, np.bool_),
         read=read,
-        windows=len(places),
+        windows=len(found),
         importances=_importances(places),
     )
+
+
+def _is_there(result: WindowResult) -> bool:
+    """Whether a result has not been replaced by that of another batch since."""
+    metadata = read_metadata(Path(result.artifacts_path))
+    return metadata is None or metadata.fingerprint == result.fingerprint
 
 
 def _size(path: Path) -> int:
