@@ -169,7 +169,7 @@ def verify(directory: Path, fingerprints: Collection[str]) -> Metadata | None:
             metadata = metadata_in(descriptor)
             if metadata is None or metadata.schema != SCHEMA or metadata.fingerprint not in fingerprints:
                 return None
-            intact = all(_is_intact(descriptor, name, expected) for name, expected in metadata.files.items())
+            intact = all(is_intact(descriptor, name, expected) for name, expected in metadata.files.items())
             return metadata if intact else None
     except OSError:
         return None
@@ -270,7 +270,8 @@ def lies_within(name: str) -> bool:
     return not name.startswith("/") and ".." not in name.split("/")
 
 
-def _is_intact(directory: int, name: str, expected: File) -> bool:
+def is_intact(directory: int, name: str, expected: File) -> bool:
+    """Whether a file below an open directory is byte for byte the one that its metadata lists."""
     if not lies_within(name):
         return False
     try:

@@ -183,6 +183,14 @@ def same(one: int, name: str, dir_fd: int) -> bool:
         return False
 
 
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same directory."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
 def holds_only(directory: int, paths: Set[str], prefix: str = "") -> bool:
     """Whether the directory and those below it hold no files but those with these paths."""
     with os.scandir(directory) as entries:

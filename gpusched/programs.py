@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
 Program = subprocess.Popen[bytes]
-#: bytes of a called program's stderr that are kept
-_KEPT = 4096
+#: bytes of a called program's stderr that are kept, and characters of its last line
+_KEPT, _MOST_CHARS = 4096, 500
 
 
 class Called(NamedTuple):
     """How a called program ended."""
 
-    #: exit status, negative for a signal; None: it was stopped, since it took too long
+    #: exit status, negative for a signal; None: it was stopped, since it took too long. What it has left running, which
+    #: holds its stderr, may have been stopped as well
     status: int | None
     #: the last line of its stderr
     said: str
@@ -84,7 +85,7 @@ async def call(command: Sequence[str], message: bytes, *, timeout_s: float) -> C
     process = await anyio.open_process(command, stdout=subprocess.DEVNULL, start_new_session=True)
     stderr = bytearray()
     try:
-        with anyio.move_on_after(timeout_s) as patience:
+        with anyio.move_on_after(timeout_s):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_feed, process, message)
                 assert process.stderr is not None
@@ -93,12 +94,13 @@ async def call(command: Sequence[str], message: bytes, *, timeout_s: float) -> C
                     del stderr[:-_KEPT]
                 await process.wait()
     finally:
+        status = process.returncode
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         with anyio.CancelScope(shield=True):
             await process.aclose()
     last = stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-    return Called(None if patience.cancelled_caught else process.returncode, last)
+    return Called(status, last[-_MOST_CHARS:])
 
 
 async def _feed(process: anyio.abc.Process, message: bytes) -> None:

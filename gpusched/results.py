@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import datetime as dt
 import glob
+import gzip
+import io
 import os
 import stat
+import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from gpusched import artifacts
+from gpusched import artifacts, directories
 from gpusched.errors import InputError
-from gpusched.metadata import Metadata
+from gpusched.metadata import Metadata, metadata_in
 
 if TYPE_CHECKING:
     import lightgbm
@@ -40,6 +43,8 @@ _SETTINGS = {
 }
 #: the largest metric: sums of larger ones, as of a loss that diverges, may be beyond the largest float
 _LARGEST = 1e300
+#: bytes of a table, unpacked: millions of rows. A file that somebody made can unpack to all of the memory
+_MOST_BYTES = 2 << 30
 #: entries of metadata.json that become columns of their own
 _TRAINING = ("rounds", "best_iteration")
 
@@ -54,6 +59,13 @@ class NoArtifact(InputError):
     remedy = (
         "choose a row with status `success`; where another version trained it, or files were removed, the same"
         " `gpusched run` trains it again"
+    )
+
+
+class NotIntact(InputError):
+    problem = "{path} cannot be read: {why}"
+    remedy = (
+        "the same `gpusched run` finds what is damaged, and trains it again; or fetch it again from where it is whole"
     )
 
 
@@ -93,11 +105,11 @@ def load_results(paths: Source | Iterable[Source]) -> pd.DataFrame:
 def load_model(row: object) -> lightgbm.Booster:
     """The model of a window: a row of `load_results`, or a result's directory.
 
-    Raises NoArtifact, NotOneRow, NoModel.
+    Raises NoArtifact, NotOneRow, NotIntact, NoModel.
     """
     import lightgbm
 
-    path = _artifact(row, "model.txt")
+    path = _artifact(row, "model.txt")  # LightGBM ends the process over some models that were cut off
     try:
         return lightgbm.Booster(model_file=path)
     except lightgbm.basic.LightGBMError as error:
@@ -108,7 +120,7 @@ def load_labels(row: object) -> pd.DataFrame:
     """The bars of a window with features, label and forward return: a row for each bar, `ts` as datetime64.
 
     `row` is as in `load_model`. Timestamps have the offset of the data, or are in UTC if that changes. Raises
-    NoArtifact.
+    NoArtifact, NotOneRow, NotIntact.
     """
     return _table(_artifact(row, "labels.csv.gz"))
 
@@ -116,9 +128,9 @@ def load_labels(row: object) -> pd.DataFrame:
 def load_predictions(row: object) -> pd.DataFrame:
     """`ts`, `split`, `label` and `probability` of each row of `load_labels`.
 
-    `split` is `train`, `validation`, or empty for a row in neither. Raises NoArtifact.
+    `split` is `train`, `validation`, or empty for a row in neither. Raises NoArtifact, NotOneRow, NotIntact.
     """
-    frame = _table(_artifact(row, "predictions.csv.gz"))
+    frame = _table(_artifact(row, "predictions.csv.gz"), "split")
     frame["split"] = frame["split"].fillna("")
     return frame
 
@@ -167,11 +179,11 @@ def _below(directory: Path, on_error: Callable[[OSError], object] | None = None)
 
     `on_error` is called for each directory that cannot be listed.
     """
-    for parent, directories, names in os.walk(directory, onerror=on_error):
+    for parent, below, names in os.walk(directory, onerror=on_error):
         if INDEX in names:
-            directories.clear()
+            below.clear()
             yield Path(parent, INDEX)
-        directories.sort()
+        below.sort()
 
 
 def _rows(index: Path) -> Iterator[dict[str, Any]]:
@@ -184,12 +196,12 @@ def _rows(index: Path) -> Iterator[dict[str, Any]]:
 def read_index(index: Path) -> list[dict[str, Any]]:
     """The lines of an index; an incomplete last one is left out. Raises NoResults."""
     try:
-        text = index.read_text(encoding="utf-8")
+        whole, _, _ = index.read_bytes().rpartition(b"\n")
     except OSError as error:
         raise NoResults(path=index, why=error.strerror or error) from None
-    whole, _, _ = text.rpartition("\n")
     try:
-        return [_object(line) for line in whole.splitlines()]
+        # Only this ends a line: texts in it may have other characters that `str.splitlines` takes for an end.
+        return [_object(line) for line in whole.split(b"\n") if whole]
     except (ValueError, RecursionError) as error:
         raise NoResults(path=index, why=f"it is not an index ({error})") from None
 
@@ -215,7 +227,7 @@ class _Line(msgspec.Struct):
     data_notes: list[_Note] | None = None
 
 
-def _object(line: str) -> dict[str, Any]:
+def _object(line: bytes) -> dict[str, Any]:
     """Raises ValueError, RecursionError."""
     value: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
     msgspec.convert(value, _Line)
@@ -316,7 +328,7 @@ def _own_settings(metadata: Metadata) -> dict[str, Any]:
 
 
 def _artifact(row: object, name: str) -> Path:
-    """The path of a file of a window's result."""
+    """The path of a file of a window's result. Raises NoArtifact, NotOneRow, and NotIntact if it has changed since."""
     place: object = row
     if getattr(row, "ndim", 1) > 1:
         rows = len(row)  # type: ignore[arg-type]  # a frame has rows
@@ -329,14 +341,35 @@ def _artifact(row: object, name: str) -> Path:
     path = Path(place, name)
     if not os.path.isfile(path):  # noqa: PTH113 - where it may not be looked for, an error
         raise NoArtifact(window=path.parent.name, name=name, why=f"{path} is missing")
+    try:
+        with directories.opened(path.parent) as directory:
+            metadata = metadata_in(directory)
+            listed = metadata.files.get(name) if metadata is not None else None
+            if listed is not None and not artifacts.is_intact(directory, name, listed):
+                raise NotIntact(path=path, why="it is not the file that metadata.json beside it lists")
+    except OSError as error:
+        raise NoArtifact(window=path.parent.name, name=name, why=f"{path.parent}: {error.strerror}") from None
     return path
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _table(path: Path, *more: str) -> pd.DataFrame:
+    """The rows of a file, which has `ts`, and `more` columns. Raises NotIntact."""
     import pandas as pd
 
-    # NA is a symbol, too: only an empty field is a missing value.
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"ts": str, "symbol": str, "split": str})
-    offsets = frame["ts"].str.extract(r"([+-]\d\d:\d\d(?::\d\d)?)$")[0].unique()
-    frame["ts"] = pd.to_datetime(frame["ts"], format="ISO8601", utc=len(offsets) > 1)
+    try:
+        with gzip.open(path) as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise NotIntact(path=path, why=f"it unpacks to more than {_MOST_BYTES >> 30} GiB")
+        # NA is a symbol, too: only an empty field is a missing value.
+        frame = pd.read_csv(
+            io.BytesIO(text), keep_default_na=False, na_values=[""], dtype={"ts": str, "symbol": str, "split": str}
+        )
+        for name in ("ts", *more):
+            if name not in frame:
+                raise NotIntact(path=path, why=f"it has no column {name}")
+        offsets = frame["ts"].str.extract(r"([+-]\d\d:\d\d(?::\d\d)?)$")[0].unique()
+        frame["ts"] = pd.to_datetime(frame["ts"], format="ISO8601", utc=len(offsets) > 1)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise NotIntact(path=path, why=str(error).partition("\n")[0]) from None
     return frame

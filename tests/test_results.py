@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 import gpusched
-from gpusched.results import NoArtifact, NoModel, NoResults, NotOneRow, as_number
+from gpusched import results
+from gpusched.results import NoArtifact, NoModel, NoResults, NotIntact, NotOneRow, as_number
 from gpusched.worker.messages import WindowJob
 from gpusched.worker.window import run_window
 from gpusched.workload import Report, Result, Task
@@ -231,6 +232,54 @@ def test_what_has_no_result_is_refused(trained: pd.DataFrame) -> None:
     Path(row["artifacts_path"], "predictions.csv.gz").unlink()
     with pytest.raises(NoArtifact, match=r"is missing\n.*trains it again"):
         gpusched.load_predictions(row)
+
+
+def test_a_model_that_was_cut_off_is_refused(trained: pd.DataFrame) -> None:
+    """LightGBM ends the process over it: an exception leaves one of the threads that read the trees."""
+    row = trained.iloc[0]
+    model = Path(row["artifacts_path"], "model.txt")
+    whole = model.read_bytes()
+    model.write_bytes(whole[: len(whole) // 2])
+    try:
+        with pytest.raises(NotIntact, match=r"model\.txt cannot be read: it is not the file that metadata\.json"):
+            gpusched.load_model(row)
+    finally:
+        model.write_bytes(whole)
+
+
+BOMB = gzip.compress(b"ts,split\n2024-01-01," + b"x" * 10_000)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"hi", "Not a gzipped file"),
+        (gzip.compress(b"ts,split\n")[:-5], "ended before the end-of-stream marker"),
+        (gzip.compress(b""), "No columns to parse"),
+        (gzip.compress(b"ts\n2024-01-01\n"), "it has no column split"),
+        (gzip.compress(b"split\ntrain\n"), "it has no column ts"),
+        (gzip.compress(b"ts,split\nnever,train\n"), "never is not ISO8601"),
+        (gzip.compress(b"ts,split\n2024-01-01,\xff\n"), "'utf-8' codec can't decode"),
+        (BOMB, "it unpacks to more than 0 GiB"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str
+) -> None:
+    monkeypatch.setattr(results, "_MOST_BYTES", 1000)
+    (tmp_path / "predictions.csv.gz").write_bytes(content)
+    with pytest.raises(NotIntact, match=rf"predictions\.csv\.gz cannot be read: .*{why}"):
+        gpusched.load_predictions(tmp_path)
+
+
+def test_a_text_in_an_index_may_have_any_character(tmp_path: Path) -> None:
+    text = "one\u2028two\x85three"
+    line = msgspec.json.encode(FAILED | {"error": {"message": text, "kind": "x"}}).decode()
+    write(tmp_path, SUCCESS, more=f"{line}\n")
+    assert gpusched.load_results(tmp_path)["error"].iloc[1] == text
+    (tmp_path / "teacher_runs.json").write_bytes(b'{"symbol": "\xff"}\n')
+    with pytest.raises(NoResults, match="it is not an index"):
+        gpusched.load_results(tmp_path)
 
 
 def test_a_workloads_own_model_is_no_booster(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from gpusched import directories, files
+from gpusched.core.model import WindowResult
+from gpusched.metadata import read_metadata
 from gpusched.protocol import WindowLine
 
 PREDICTIONS = "predictions.csv.gz"
@@ -21,6 +26,8 @@ _HEADING = b"ts,split,label,probability"
 MOST_BYTES = 16 * 1024 * 1024
 #: bytes of one file, unpacked: millions of rows. A file that somebody made can unpack to all of the memory
 MOST_UNPACKED_BYTES = 256 << 20
+#: bytes of a list of features: a longer one is none, or is cut
+_MOST_FEATURE_BYTES = 1 << 20
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,8 +46,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def gather(results: Sequence[WindowLine]) -> Evidence:
-    """Read the files of results. What cannot be read is left out, and counted by `read`."""
-    places = [Path(line.result.artifacts_path) for line in results if line.result is not None]
+    """Read the files of results. What cannot be read, or belongs to another batch by now, is not counted by `read`."""
+    found = [line.result for line in results if line.result is not None]
+    places = [Path(result.artifacts_path) for result in found if _is_there(result)]
     sized = [(path, size) for place in places if (size := _size(path := place / PREDICTIONS))]
     step = -(-sum(size for _, size in sized) // MOST_BYTES) or 1
     probabilities: list[float] = []
@@ -56,9 +64,15 @@ def gather(results: Sequence[WindowLine]) -> Evidence:
         probabilities=np.array(probabilities, np.float64),
         labels=np.array(labels, np.bool_),
         read=read,
-        windows=len(places),
+        windows=len(found),
         importances=_importances(places),
     )
+
+
+def _is_there(result: WindowResult) -> bool:
+    """Whether a result has not been replaced by that of another batch since."""
+    metadata = read_metadata(Path(result.artifacts_path))
+    return metadata is None or metadata.fingerprint == result.fingerprint
 
 
 def _size(path: Path) -> int:
@@ -87,12 +101,13 @@ def _importances(places: Sequence[Path]) -> dict[str, list[float]]:
     shares: dict[str, list[float]] = {}
     for place in places:
         try:
-            with (place / IMPORTANCE).open(encoding="utf-8", newline="") as file:
-                gains = {row["feature"]: float(row["gain"]) for row in csv.DictReader(file)}
-        except (OSError, KeyError, ValueError, TypeError):
+            with directories.opened(place) as directory, files.regular(IMPORTANCE, directory, follow=True) as file:
+                text = io.StringIO(file.read(_MOST_FEATURE_BYTES).decode(), newline="")
+            gains = {row["feature"]: float(row["gain"]) for row in csv.DictReader(text)}
+        except (OSError, KeyError, ValueError, TypeError, csv.Error):
             continue
         whole = sum(gains.values())
-        for name, gain in gains.items() if whole > 0 else ():
+        for name, gain in gains.items() if 0 < whole < math.inf else ():
             shares.setdefault(name, []).append(gain / whole)
     return shares
 

@@ -6,6 +6,8 @@ import csv
 import math
 from pathlib import Path
 
+from gpusched import directories, files
+
 FILE = "feature_importance.csv"
 #: a larger file is no list of features
 MOST_BYTES = 1 << 20
@@ -14,7 +16,7 @@ MOST_BYTES = 1 << 20
 def look_at_importances(directory: Path) -> list[tuple[str, float]]:
     """Features and their shares of the gain, the largest first; empty where there is no such file, or no gain."""
     try:
-        with (directory / FILE).open("rb") as file:
+        with directories.opened(directory) as within, files.regular(FILE, within, follow=True) as file:
             text = file.read(MOST_BYTES).decode("utf-8", "replace")
         gains = [(str(row["feature"]), float(row["gain"])) for row in csv.DictReader(text.splitlines())]
     except (OSError, KeyError, TypeError, ValueError, csv.Error):

@@ -223,7 +223,7 @@ def _rows(file: Path) -> Axis:
 
 
 def _json_rows(text: str, file: Path) -> Iterator[Parameters]:
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+    for number, line in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
         if line.strip():
             try:
                 parameters = msgspec.json.decode(line, type=dict[str, Any])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 from typing import Any
 
 import msgspec
@@ -54,7 +55,7 @@ def parse_windows(text: str, place: str) -> Asked:
     by_symbol: dict[str, list[Window]] = {}
     points: dict[str, Parameters] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+    for number, line in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
         if not line.strip():
             continue
         where = f"{place}:{number}"

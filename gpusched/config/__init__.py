@@ -21,7 +21,7 @@ from gpusched.config.schema import (
     Run,
     Slots,
 )
-from gpusched.config.sources import BadToml, Loaded, NoConfigFile, UnknownKey, load
+from gpusched.config.sources import BadToml, Loaded, NoConfigFile, UnknownKey, load, stray_variables
 from gpusched.config.values import BadValue, path_problem
 from gpusched.config.workloads import (
     NO_ORIGINS,
@@ -64,6 +64,7 @@ __all__ = [
     "refused",
     "run_state_dir",
     "settings_at",
+    "stray_variables",
     "terms",
     "with_parameters",
     "workload_settings",

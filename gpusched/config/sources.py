@@ -27,6 +27,8 @@ FILE_NAME = "config.toml"
 #: short form of GPUSCHED_DAEMON_SOCKET
 SOCKET_VARIABLE = "GPUSCHED_SOCKET"
 ENVIRONMENT_PREFIX = "GPUSCHED_"
+#: variables of the prefix that are no settings
+_OTHERS = ("GPUSCHED_CONFIG", "GPUSCHED_ALLOW_CPU_OPENCL", SOCKET_VARIABLE)
 #: bytes of a configuration file: the sample has 20,000
 _MOST_BYTES = 32 << 20
 
@@ -158,6 +160,17 @@ def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Settin
             _require_known(f"{section}.{key}", name)
             given[f"{section}.{key}"] = Setting(text, name, cwd)
     return given
+
+
+def stray_variables(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Notes on variables that are nearly those of settings; anything else of the prefix may be another program's."""
+    known = [f"{ENVIRONMENT_PREFIX}{key}".upper().replace(".", "_") for key in keys()]
+    notes = []
+    for name in sorted(name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in _OTHERS):
+        section = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")[0]
+        if section not in {*SECTIONS, *OPEN_SECTIONS} and (near := did_you_mean(name, known, cutoff=0.85)):
+            notes.append(f"{name} is no setting{near}")
+    return tuple(notes)
 
 
 def _require_known(key: str, place: str) -> None:

@@ -12,12 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from gpusched import __version__, clock, files
-from gpusched.core.model import Batch, WindowKey
+from gpusched.core.model import Batch, WindowKey, WindowResult
 from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
-from gpusched.core.states import Finished, Held, Queued
+from gpusched.core.states import Finished, Held, Queued, Reused, Succeeded
 from gpusched.core.statuses import ACTIVE, attempt_of
+from gpusched.directories import is_same
 from gpusched.protocol import BatchDetail, BatchStatus, LogChunk, Snapshot, WindowDetail, WindowLine
 from gpusched.runs.place import NoRun, store_of
 from gpusched.service import views
@@ -49,6 +52,8 @@ class Records:
             raise NoRun(path=directory)
         #: the batch that was the last to be run there
         self.batch_id = batches[-1].id
+        #: by batch: the output directory in its records, which were copied or moved from there with their results
+        self._elsewhere = {row.id: row.output_dir for row in batches if not is_same(Path(row.output_dir), directory)}
 
     def close(self) -> None:
         self._store.close()
@@ -70,21 +75,50 @@ class Records:
     ) -> None:
         self.close()
 
+    @property
+    def copied_from(self) -> str | None:
+        """The directory that the last batch was run into, if its records were copied or moved from there."""
+        return self._elsewhere.get(self.batch_id)
+
     def batches(self) -> tuple[BatchStatus, ...]:
-        return tuple(map(views.batch_status, self._store.batches()))
+        return tuple(self._here(views.batch_status(row)) for row in self._store.batches())
+
+    def _here(self, batch: BatchStatus) -> BatchStatus:
+        """A batch with the directory in which it is now."""
+        if batch.id not in self._elsewhere:
+            return batch
+        return msgspec.structs.replace(batch, output_dir=str(self.directory.absolute()))
+
+    def _placed(self, key: WindowKey, result: WindowResult) -> WindowResult:
+        """A result with the place in which it is now: in the old one there may be another."""
+        there = self._elsewhere.get(key.batch_id)
+        if there is None or Path(result.artifacts_path) != Path(there, key.label):
+            return result
+        return msgspec.structs.replace(result, artifacts_path=str(self.directory.absolute() / key.label))
+
+    def _listed(self, line: WindowLine) -> WindowLine:
+        line = views.listed(line)
+        if line.result is None or not self._elsewhere:
+            return line
+        return msgspec.structs.replace(line, result=self._placed(line.key, line.result))
 
     def batch(self, batch_id: str, *, notes: bool = False) -> BatchDetail:
-        status, batch = self._names.status(batch_id), self._names.batch(batch_id)
+        status, batch = self._here(self._names.status(batch_id)), self._names.batch(batch_id)
         on_data = self._store.notes(batch_id) if notes else {}
         return BatchDetail(batch=status, spec=batch.spec, choice=batch.choice, notes=on_data)
 
     def windows(self, batch_id: str, *, status: str | None = None) -> Iterator[WindowLine]:
         self._names.status(batch_id)
         self._names.check_status(status)
-        return map(views.listed, self._store.windows(batch_id, status=status))
+        return map(self._listed, self._store.windows(batch_id, status=status))
 
     def window(self, batch_id: str, label: str) -> WindowDetail:
-        return self._names.window(WindowKey(batch_id, label))
+        detail = self._names.window(WindowKey(batch_id, label))
+        state = detail.state
+        if isinstance(state, Finished) and isinstance(outcome := state.outcome, Succeeded | Reused):
+            outcome = msgspec.structs.replace(outcome, result=self._placed(detail.window.key, outcome.result))
+            state = msgspec.structs.replace(state, outcome=outcome)
+        return msgspec.structs.replace(detail, window=self._listed(detail.window), state=state)
 
     def accepted(self) -> Batch:
         """The last batch that was run there, as it was asked for."""
@@ -92,7 +126,7 @@ class Records:
 
     def snapshot(self) -> Snapshot:
         """The state of the last batch that was run there; its devices are not known any more."""
-        batch = self._names.status(self.batch_id)
+        batch = self._here(self._names.status(self.batch_id))
         return Snapshot(
             at=clock.wall(),
             batches=(batch,),
@@ -110,7 +144,7 @@ class Records:
 
     def results(self, batch_id: str) -> Iterator[WindowLine]:
         self._names.status(batch_id)
-        return map(views.listed, self._store.finished_windows(batch_id))
+        return map(self._listed, self._store.finished_windows(batch_id))
 
     def history(self, batch_id: str) -> tuple[Sample, ...]:
         self._names.status(batch_id)

@@ -16,7 +16,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from gpusched import clock
+from gpusched import clock, directories
 from gpusched.command import WORKLOAD as COMMAND
 from gpusched.command.lookup import check_here
 from gpusched.command.schema import parse_settings
@@ -34,7 +34,7 @@ from gpusched.service.clients import Peer
 from gpusched.service.heartbeat import beating
 from gpusched.service.submission import BadSubmission, check, check_terms
 from gpusched.service.surveys import Surveys
-from gpusched.service.territory import Place, Territory, foreign, is_same, unreadable, user_name
+from gpusched.service.territory import Place, Territory, foreign, unreadable, user_name
 from gpusched.supervisor.existing import taken_over
 from gpusched.supervisor.portions import SLICE_WINDOWS
 from gpusched.supervisor.runtime import Runtime
@@ -301,7 +301,7 @@ class Admission:
         others = {b.output_dir: b.id for b in scheduler.open_batches() if b.id != batch_id and self.at_work(b.id)}
         others |= {b.output_dir: b.id for b in arriving}
         for path, other in others.items():
-            if await anyio.to_thread.run_sync(is_same, Path(path), real):
+            if await anyio.to_thread.run_sync(directories.is_same, Path(path), real):
                 raise OutputTaken(other=other, path=real)
 
     def _has_written(self, place: Place) -> bool:

@@ -254,14 +254,6 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def is_same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to the same directory."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return _real(one) == _real(other)
-
-
 def user_name(client: Peer | None = None) -> str:
     return users.user_name(os.geteuid() if client is None else client.uid)
 

@@ -44,6 +44,8 @@ def test_a_grid_of_options_and_rows(tmp_path: Path) -> None:
     assert points("a.x=1,2", params=file)[1] == {"labels.horizon": 5, "lightgbm.num_leaves": 15, "a.x": 2}
     file.write_text('{"a.x": [1], "b": null}\n\n{"a.x": 2}\n')
     assert points(params=file) == [{"a.x": [1], "b": None}, {"a.x": 2}]
+    file.write_bytes(b'{"a.x": "one\xe2\x80\xa8\xc2\x85line"}\r{"a.x": 2}\r\n')
+    assert points(params=file) == [{"a.x": "one\u2028\x85line"}, {"a.x": 2}]
     assert len(points("a.x=1,2,3", "a.y=1,2,3", sample=4, seed=7)) == 4
     assert points("a.x=1,2,3,4,5,6", sample=3, seed=7) != points("a.x=1,2,3,4,5,6", sample=3, seed=8)
 

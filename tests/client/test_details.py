@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from pathlib import Path
 
 import msgspec
@@ -74,6 +75,9 @@ def test_features_by_their_gain(tmp_path: Path) -> None:
 def test_a_file_that_is_no_list_of_features(tmp_path: Path, content: str) -> None:
     assert look_at_importances(tmp_path) == []
     (tmp_path / FILE).write_text(content)
+    assert look_at_importances(tmp_path) == []
+    (tmp_path / FILE).unlink()
+    os.mkfifo(tmp_path / FILE)  # it is not waited for
     assert look_at_importances(tmp_path) == []
 
 

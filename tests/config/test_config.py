@@ -19,6 +19,7 @@ from gpusched.config import (
     NoConfigFile,
     UnknownKey,
     load,
+    stray_variables,
     workload_settings,
 )
 from gpusched.errors import ConfigError
@@ -375,3 +376,9 @@ def test_a_file_beyond_measure_is_refused(tmp_path: Path, content: bytes, why: s
 def test_a_value_beyond_measure_is_refused(text: str) -> None:
     with pytest.raises(BadValue, match=r"run\.workers: expected a whole number"):
         loaded(f"run.workers={text}")
+
+
+def test_a_variable_that_is_nearly_a_setting_is_told_of() -> None:
+    """One with a section in it is refused; what looks like none may be another program's."""
+    environ = dict.fromkeys(("GPUSCHED_WORKERS", "GPUSCHED_RUN_WORKERS", "GPUSCHED_CONFIG", "GPUSCHED_URL", "RUN"), "1")
+    assert stray_variables(environ) == ("GPUSCHED_WORKERS is no setting; did you mean 'GPUSCHED_RUN_WORKERS'?",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,27 @@ def test_another_entry_in_the_place_of_a_log(gpusched: Command, make: Callable[[
     _, said = gpusched.said("logs", f"out/BAD{LABEL}")
     assert said == f"out/BAD{LABEL} has written nothing to stdout or stderr\n"
     assert "exited with code 3" in gpusched("show", f"out/BAD{LABEL}")
+
+
+def test_a_copy_of_a_run_is_a_run_of_its_own(gpusched: Command) -> None:
+    run(gpusched, "-o", "out")
+    out, copy = gpusched.directory / "out", gpusched.directory / "copy"
+    shutil.copytree(out, copy, symlinks=True)
+    before = (out / "teacher_runs.json").read_bytes()
+    assert gpusched.json("status", "copy")["output_dir"] == str(copy)
+    assert gpusched("status", "copy").splitlines()[1].endswith(f"\t{copy}")
+    found = gpusched.json("results", "copy")["results"]
+    assert [row["artifacts_path"] for row in found if row["status"] == "succeeded"] == [str(copy / f"GOOD{LABEL}")]
+    assert f"Output   {copy / f'GOOD{LABEL}'}" in gpusched("show", f"copy/GOOD{LABEL}")
+    (gpusched.directory / "BAD").touch()
+    _, said = gpusched.said("retry", f"copy/BAD{LABEL}", code=2)
+    assert f"error: copy was copied or moved: its records are of the run into {out}\n" in said
+    assert gpusched.json("retry", "copy")["windows"] | {"total": 2} == gpusched.json("status", "copy")["windows"]
+    assert (copy / f"BAD{LABEL}" / "metadata.json").exists()
+    assert (out / "teacher_runs.json").read_bytes() == before
+    assert not (out / f"BAD{LABEL}").exists()
+    (copy / f"BAD{LABEL}" / "metadata.json").unlink()
+    gpusched.said("retry", f"copy/BAD{LABEL}", code=2)  # it has not failed
 
 
 def test_what_a_run_leaves(gpusched: Command) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from gpusched import programs
 from tests.end_to_end.support import Command
 from tests.server.support import Daemon, finished
+from tests.waiting import PATIENCE_S
 
 #: copies its input to the FIFO, as one line
 TELL = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())"
@@ -94,6 +97,14 @@ def test_a_hook_that_hangs_is_stopped_with_all_that_it_started(daemon: Daemon, f
         assert "hook stopped after 0.5 s" in daemon.log.read_text()
     assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+async def test_a_hook_that_has_ended_did_not_take_too_long() -> None:
+    """What it has started holds its stderr, and ends with it."""
+    started = time.monotonic()
+    called = await programs.call(["sh", "-c", "echo said >&2; sleep 1000 & exit 3"], b"", timeout_s=0.5)
+    assert called == (3, "said")
+    assert time.monotonic() - started < PATIENCE_S
 
 
 def test_run_calls_it_too(tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ from gpusched.service.territory import (
     ResultsNotYours,
     Territory,
     WorkloadRefused,
-    is_same,
     may,
 )
 from tests.server.support import Daemon, finished
@@ -292,9 +291,9 @@ def test_code_lies_within_the_roots(tmp_path: Path) -> None:
 def test_aliases_are_the_same_directory(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "alias").symlink_to(tmp_path / "real")
-    assert is_same(tmp_path / "alias", tmp_path / "real")
-    assert is_same(tmp_path / "alias" / "new", tmp_path / "real" / "new")
-    assert not is_same(tmp_path / "alias", tmp_path)
+    assert directories.is_same(tmp_path / "alias", tmp_path / "real")
+    assert directories.is_same(tmp_path / "alias" / "new", tmp_path / "real" / "new")
+    assert not directories.is_same(tmp_path / "alias", tmp_path)
 
 
 @needs_root

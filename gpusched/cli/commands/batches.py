@@ -19,7 +19,17 @@ from gpusched.client.batches import given_terms, refuse_dates_twice, require_nam
 from gpusched.client.programs import with_code, with_command
 from gpusched.client.sweep import asked_points, origin_of_parameter, origins_of_points, with_points
 from gpusched.client.symbols import STDIN, Named, read_symbols, typed_symbols
-from gpusched.config import BUILT_IN_WORKLOAD, BadValue, Config, Loaded, batch_spec, load, origins_of, path_problem
+from gpusched.config import (
+    BUILT_IN_WORKLOAD,
+    BadValue,
+    Config,
+    Loaded,
+    batch_spec,
+    load,
+    origins_of,
+    path_problem,
+    stray_variables,
+)
 from gpusched.core import planning
 from gpusched.core.estimates import GUESS_FACTOR
 from gpusched.core.model import BatchSpec, Existing, PlannedWindow
@@ -171,7 +181,7 @@ def ask(options: argparse.Namespace) -> Ask:
         source=named.source,
         name=options.name,
         output=given_path(options.output) if options.output else None,
-        notes=(*named.notes, *_notes_on_settings(spec), *notes),
+        notes=(*stray_variables(), *named.notes, *_notes_on_settings(spec), *notes),
         terms=given_terms(loaded, options.priority),
         origins=origins_of(spec.workload, loaded.origins | places),
         existing=existing_asked(options, config),

@@ -51,6 +51,11 @@ class UnfinishedRun(UsageError):
     remedy = "`gpusched retry {directory}` goes on with all of its windows"
 
 
+class CopiedRun(UsageError):
+    problem = "{directory} was copied or moved: its records are of the run into {there}"
+    remedy = "`gpusched retry {directory}` takes it up where it is now, with all windows that have no result there"
+
+
 class LimitOfOneWindow(UsageError):
     problem = "{key} is a limit of a whole run, not of one of its windows"
     remedy = "`gpusched retry {directory} --set {key}=…` trains the windows without a result there"
@@ -103,6 +108,8 @@ def _retry_window(options: argparse.Namespace, records: Records, label: str) -> 
         state = records.window(batch.id, label).state
     if (key := next(iter(_settings(options)), None)) is not None:
         raise LimitOfOneWindow(key=key, directory=shlex.quote(str(directory)))
+    if records.copied_from is not None:  # the window would be run into the directory that the records name
+        raise CopiedRun(directory=shlex.quote(str(directory)), there=records.copied_from)
     if not applies("retry", state):
         raise NotToBeTriedAgain(label=label, status=words(status_of(state)))
     if snapshot.batches[0].state != "finished":
