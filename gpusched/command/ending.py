@@ -26,8 +26,8 @@ from gpusched.workload import DeviceType, ProgramFailed, ProgramFault, ProgramKi
 METRICS = "metrics.json"
 #: the code that argparse, click and interpreters end with where nothing of the program has run
 _NOT_RUN = 2
-#: their usage messages, by which `-h` would begin as well
-_USAGE = re.compile(r"^ *usage: ", re.IGNORECASE)
+#: their usage messages, `Usage: train.py [OPTIONS]`, by which `-h` would begin as well
+_USAGE = re.compile(r" *usage:\s+\S.*[\[<]", re.IGNORECASE)
 #: the line in which Python, Perl or a shell says that it cannot run a script
 _NO_SCRIPT = re.compile(
     r"\S*(python|pypy)[\d.]*t?: can't open file |Can't open perl script |\S*sh: 0: |\S+: (line )?\d+: syntax error",

@@ -79,20 +79,19 @@ def fingerprints(
 
 def _code(settings: Settings) -> dict[str, str]:
     program = Path(settings.argv[0])
-    files = {str(program): _program_stamp(program)}
-    if program.suffix == ".py" or _is_python(program):
-        files[str(program)] = script_digest(program.resolve())
-    words = [settings.argv[0], *(_filled(word, _of_point(settings)) for word in settings.argv[1:])]
-    for path in _named(settings, words[1:]):
-        files[str(path)] = script_digest(path.resolve()) if path.suffix == ".py" or _is_python(path) else _stamp(path)
-    for line in (words, *(_BETWEEN.split(word) for word in words[1:] if _BETWEEN.search(word))):
-        for module, script in python_runs(line):
-            if module is not None:
-                source = read_code(Entry(module=f"{module}.__main__", function="", directory=settings.directory))
-                if source.digest is not None:
-                    files[f"-m {module}"] = source.digest
-            elif script is not None and (source_file := _source(Path(settings.directory, script))) is not None:
-                files[str(source_file)] = script_digest(source_file.resolve())
+    words = [_filled(word, _of_point(settings)) for word in settings.argv[1:]]
+    files, scripts = {str(program): _program_stamp(program)}, {program} if _is_python(program) else set()
+    lines = ([settings.argv[0], *words], *(_BETWEEN.split(word) for word in words if _BETWEEN.search(word)))
+    for module, script in (run for line in lines for run in python_runs(line)):
+        if module is not None:
+            source = read_code(Entry(module=f"{module}.__main__", function="", directory=settings.directory))
+            if source.digest is not None:
+                files[f"-m {module}"] = source.digest
+        elif script is not None and (found := _source(Path(settings.directory, script))) is not None:
+            scripts.add(found)
+    for path in scripts.union(_named(settings, words)):
+        is_script = path in scripts or _is_python(path)
+        files[str(path)] = script_digest(path.resolve()) if is_script else _stamp(path)
     return files
 
 
@@ -140,6 +139,8 @@ def _is_file(path: str | Path) -> bool:
 
 
 def _is_python(path: Path) -> bool:
+    if path.suffix == ".py":
+        return True
     with path.open("rb") as file:
         line = file.readline(256)
     return line.startswith(b"#!") and b"python" in line

@@ -15,6 +15,7 @@ from types import FrameType
 
 import msgspec
 
+from gpusched.handles import exit_of
 from gpusched.worker import linux
 
 #: the descriptor on which a program reports its result, named to it by `RESULT_VARIABLE`
@@ -95,7 +96,7 @@ def run(argv: list[str], directory: str) -> Ended:
 
 def _follow(pid: int, report: int, text: bytearray) -> None:
     """Read the report of a program until the program has ended."""
-    ended = os.pidfd_open(pid)
+    ended = exit_of(pid)
     try:
         poll = select.poll()
         poll.register(ended, select.POLLIN)

@@ -74,7 +74,7 @@ def _detach(pipe: int, log: int, launcher: int, memory_file: int | None) -> None
         os.closerange(first, memory_file)
         shared.inherit(memory_file)
         first = memory_file + 1
-    os.closerange(first, 1 << 20)
+    linux.close_from(first)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
 
 

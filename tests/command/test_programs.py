@@ -157,7 +157,7 @@ def test_what_an_interpreter_cannot_run_is_no_lack_of_data(
     assert caught.value.kind == "permanent"
 
 
-@pytest.mark.parametrize("output", ["no bars", "memory usage: 3 GB", "bars.csv: line 7: no number", ""])
+@pytest.mark.parametrize("output", ["no bars", "memory usage: 3 GB", "Usage: 3 GB", "bars.csv: line 7: no number", ""])
 def test_exit_code_2_means_no_data_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: str) -> None:
     monkeypatch.setattr(ending, "end_of_output", lambda: output)
     with pytest.raises(ProgramSkipped):

@@ -125,6 +125,46 @@ def test_the_signals_that_a_parent_blocks_or_ignores_are_restored(gpusched: Comm
     assert wait_for_descendants() == 0
 
 
+#: A kernel such as RHEL 8's, which has none of the system calls from `pidfd_send_signal` (Linux 5.1) on: neither pidfds
+#: nor `close_range`, `clone3`, `openat2`. Their numbers are the same on every architecture.
+OLD_KERNEL = """
+import ctypes, os, sys
+
+class Step(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
+
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.POINTER(Step))]
+
+ENOSYS, FIRST = 38, 424
+steps = (Step * 4)(
+    Step(0x20, 0, 0, 0),  # the number
+    Step(0x35, 0, 1, FIRST),  # at least the first of these
+    Step(0x06, 0, 0, 0x50000 | ENOSYS),
+    Step(0x06, 0, 0, 0x7FFF0000),  # allowed
+)
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert libc.prctl(22, 2, ctypes.byref(Filter(4, steps)), 0, 0) == 0  # PR_SET_SECCOMP
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_kernel_without_pidfds_will_do(gpusched: Command, fifo: Path) -> None:
+    gpusched.prefix = (sys.executable, "-c", OLD_KERNEL)
+    command = ("--set", "run.workload=gpusched.command:run_command", "--set", "command.line=true")
+    windows = gpusched.json("run", "symbols.txt", "-o", "own", *command)["windows"]
+    assert windows["succeeded"] == windows["total"] > 0
+    process = _start_waiting(gpusched, fifo)
+    process.send_signal(signal.SIGINT)
+    _until(process, "Draining")
+    process.send_signal(signal.SIGINT)
+    _until(process, "Stopping")
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert wait_for_descendants() == 0
+
+
 def _start_waiting(gpusched: Command, fifo: Path) -> subprocess.Popen[str]:
     """A run of which one window has finished and two are waiting."""
     (gpusched.directory / "symbols.txt").write_text("FIFO\n")

@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 
 import anyio
 
 from gpusched.engines.local import proc
+from gpusched.handles import Handle
 
 #: seconds to wait for a process group that was sent SIGKILL, before it counts as stuck
 KILL_GRACE_S = 5.0
-
-#: flag of `pidfd_send_signal`: signal the group that the process leads; since Linux 6.9
-_PROCESS_GROUP = 1 << 2
 
 
 def signal_group(leader: int, parent: int, signum: int) -> None:
     """Signal the group that a child of `parent` leads, or the child alone if it leads none; nothing if it is reaped.
 
-    This works even if `parent` hangs. A pidfd is opened before the process is inspected and then signalled, so that the
-    signal cannot reach a stranger that was given the same number.
+    This works even if `parent` hangs. The process is held before it is inspected and then signalled, so that the signal
+    cannot reach a stranger that was given the same number.
     """
-    try:
-        descriptor = os.pidfd_open(leader)
-    except ProcessLookupError:
-        return
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError), Handle(leader) as held:
         seen = proc.look(leader)
-        if seen is not None and seen.parent == parent:
-            _send(descriptor, leader, signum)
-    finally:
-        os.close(descriptor)
-
-
-def _send(descriptor: int, leader: int, signum: int) -> None:
-    try:
+        if seen is None or seen.parent != parent:
+            return
         try:
-            signal.pidfd_send_signal(descriptor, signum, None, _PROCESS_GROUP)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            os.killpg(leader, signum)
-    except ProcessLookupError:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(descriptor, signum)  # a window that has not called setsid yet, or a stray
-    except PermissionError:
-        pass  # it runs as another user by now, and will be reported as stuck
+            held.signal_group(signum)
+        except ProcessLookupError:
+            held.signal(signum)  # a window that has not called setsid yet, or a stray
 
 
 def kill_group(group: int) -> None:

@@ -18,6 +18,7 @@ import anyio.to_thread
 
 from gpusched.engines.condition import Condition
 from gpusched.engines.local import groups, proc
+from gpusched.handles import Handle
 from gpusched.worker.mark import MARK
 
 #: seconds between looks at a process that does not die
@@ -72,14 +73,10 @@ def _end(mark: str, within_s: float, killed: set[int]) -> None:
 
 
 def _kill(pid: int, mark: str) -> None:
-    """Kill a process if it carries the mark. The pidfd is opened before the check, so that no stranger is killed."""
-    with contextlib.suppress(OSError):
-        descriptor = os.pidfd_open(pid)
-        try:
-            if _carries(pid, mark):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        finally:
-            os.close(descriptor)
+    """Kill a process if it carries the mark. It is held before the check, so that no stranger is killed."""
+    with contextlib.suppress(OSError), Handle(pid) as held:
+        if _carries(pid, mark):
+            held.signal(signal.SIGKILL)
 
 
 def _carries(pid: int, mark: str) -> bool:

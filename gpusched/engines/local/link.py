@@ -18,6 +18,7 @@ from gpusched.engines.local.early import Started
 from gpusched.engines.local.packets import Replies, close_all, packed, rights
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
+from gpusched.handles import exit_of
 from gpusched.teacher.runtime import remedy_for
 from gpusched.worker.code import stamp_of
 from gpusched.worker.messages import (
@@ -71,7 +72,7 @@ class Link:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._launcher, self._socket = started
         self.pid = self._launcher.pid
-        self._pidfd = os.pidfd_open(self.pid)
+        self._exit = exit_of(self.pid)
         #: no more requests are accepted: the launcher was retired or has gone
         self.closed = False
         self._closing = anyio.Event()
@@ -125,8 +126,9 @@ class Link:
         """Kill the launcher process, and with it all that it has forked. No more requests are accepted."""
         self.closed = True
         self._closing.set()
-        with contextlib.suppress(OSError):  # it has exited, or has been reaped already
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        if self._exit >= 0:  # it is not reaped: its number is its own
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def _flush(self) -> None:
         while self._outgoing:
@@ -285,7 +287,7 @@ class Link:
         """Wait until the launcher process has exited, kill it if it takes too long, and reap it; return its status."""
         self.retire()
         exited = anyio.Event()
-        self._loop.add_reader(self._pidfd, exited.set)
+        self._loop.add_reader(self._exit, exited.set)
         with anyio.move_on_after(EXIT_GRACE_S if self._hung_up else CLOSE_GRACE_S):
             await exited.wait()
         self.kill()
@@ -303,10 +305,10 @@ class Link:
         return self._launcher.wait()
 
     def _let_go(self) -> None:
-        if self._pidfd >= 0:
-            self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
+        if self._exit >= 0:
+            self._loop.remove_reader(self._exit)
+            os.close(self._exit)
+            self._exit = -1
 
     async def bereave(self, error: LaunchError) -> None:
         """Answer everyone who still waits for the dead launcher, each once the waited-for processes are gone."""
@@ -337,9 +339,9 @@ class Link:
 
     async def reap(self, within_s: float) -> None:
         """Reap the launcher process if it exits within that time; called after `abandon`."""
-        if self._pidfd >= 0:
+        if self._exit >= 0:
             exited = anyio.Event()
-            self._loop.add_reader(self._pidfd, exited.set)
+            self._loop.add_reader(self._exit, exited.set)
             with anyio.move_on_after(within_s):
                 await exited.wait()
         self._let_go()
