@@ -32,6 +32,11 @@ class NoWorkingDirectory(InputError):
     remedy = "go to another one (`cd`), then run the command again"
 
 
+class ModuleHidden(InputError):
+    problem = "{path} hides Python's own module {name}: {why}"
+    remedy = "rename it, or leave its directory out of PYTHONPATH"
+
+
 #: exit code of a bug in gpusched (EX_SOFTWARE of sysexits.h)
 INTERNAL_ERROR = 70
 BUG = "this is a bug: run the command again with --debug and report its output"
@@ -75,9 +80,21 @@ def _run(arguments: Sequence[str]) -> int:
             return _fail(NotPermitted(place=error.filename, why=error.strerror))
         if isinstance(error, OSError) and error.errno == errno.EIO and is_gone(sys.stdout):
             return 0  # its terminal has hung up, which is told like this where SIGHUP is ignored
+        if (hiding := _hiding_module(str(error))) is not None:
+            return _fail(ModuleHidden(name=hiding[0], path=hiding[1], why=error))
         tell("error", f"internal error: {type(error).__name__}: {error}", BUG)
         return INTERNAL_ERROR
     return int(code)
+
+
+def _hiding_module(said: str) -> tuple[str, str] | None:
+    """The name and the file of a module that an error names, if it is in the place of one of Python's."""
+    library = f"{Path(os.__file__).parent}/"
+    for name in sys.stdlib_module_names & sys.modules.keys():
+        file = getattr(sys.modules[name], "__file__", None)
+        if f"'{name}'" in said and isinstance(file, str) and not file.startswith((library, f"{sys.base_prefix}/")):
+            return name, file
+    return None
 
 
 def _working_directory_is_gone() -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -273,3 +275,18 @@ def test_a_bug_is_admitted_without_a_traceback(shell: Shell, monkeypatch: pytest
     assert "internal error: RuntimeError: oops" in found.err
     with pytest.raises(RuntimeError):
         cli.run(["config", "--debug"])
+
+
+def test_a_file_that_hides_a_module_of_python_is_named(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `secrets.py` with passwords, in a directory of PYTHONPATH."""
+    hiding = ModuleType("secrets")
+    hiding.__file__ = str(shell.directory / "secrets.py")
+
+    def asks(options: object) -> int:
+        return int(sys.modules["secrets"].token_hex())
+
+    monkeypatch.setitem(sys.modules, "secrets", hiding)
+    monkeypatch.setattr("gpusched.cli.commands.settings.show", asks)
+    said = shell.refused("config", code=4)
+    assert f"{hiding.__file__} hides Python's own module secrets: module 'secrets' has no attribute" in said
+    assert "leave its directory out of PYTHONPATH" in said
