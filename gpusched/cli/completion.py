@@ -52,8 +52,13 @@ def complete() -> NoReturn:
             if completer := _COMPLETERS.get(action.dest):
                 action.completer = completer
     # Options are offered only after a dash: before one, they would hide the batches.
-    CompletionFinder()(whole, always_complete_options=False)
+    CompletionFinder()(whole, always_complete_options=False, validator=_is_offered)
     raise SystemExit(DONE)
+
+
+def _is_offered(word: str, prefix: str) -> bool:
+    """Whether a word is offered: a name that is not UTF-8 cannot be sent, and would keep all others from being sent."""
+    return word.startswith(prefix) and word.isprintable()
 
 
 # -- words to choose from ----------------------------------------------------------------------------------------------

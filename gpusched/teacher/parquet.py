@@ -29,6 +29,8 @@ from gpusched.teacher.tables import column_of
 from gpusched.teacher.timestamps import Instants, instants
 from gpusched.workload import BadData, DataNote
 
+#: rows of a file, of which a text file has no more: see `contents.MOST_BYTES`
+MOST_ROWS = 40_000_000
 #: attribute of a frame: the only symbol in its headings
 _HEADING = "heading"
 
@@ -85,6 +87,7 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
 def _frame(path: Path, symbol: str) -> pd.DataFrame:
     """Read a file's columns, including its index; every column has a name."""
     content = read_file(path)
+    _require_few_rows(path, content)
     try:
         frame = pd.read_parquet(io.BytesIO(content))
     except ImportError:
@@ -123,6 +126,20 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
         frame.columns = pd.Index([*index, *names])
     frame.attrs[_HEADING] = heading
     return frame
+
+
+def _require_few_rows(path: Path, content: bytes) -> None:
+    """Raise BadData for more rows than a text file can have: a megabyte of equal ones unpacks to all of the memory."""
+    try:
+        import pyarrow.parquet
+
+        rows = pyarrow.parquet.read_metadata(io.BytesIO(content)).num_rows
+    except MemoryError:
+        raise
+    except Exception:  # pandas finds another engine, or tells what is wrong
+        return
+    if rows > MOST_ROWS:
+        raise BadData(f"{path}: has {rows:,} rows, more than {MOST_ROWS:,}: give the symbol several smaller files")
 
 
 def _partitions(path: Path) -> dict[str, str]:

@@ -96,6 +96,8 @@ def test_runs_and_their_windows(gpusched: Command, tmp_path: Path) -> None:
     """Without a daemon nothing was offered, not even files; `wait` and `forget` never had a batch."""
     gpusched("run", "--symbols", "ABC", "--start", "2022-01-01", "--end", "2022-12-31", "-o", "runs/mine")
     (tmp_path / "other" / "below").mkdir(parents=True)
+    for name in (b"not UTF-8 \xff", b"two\nlines"):  # these cannot be offered, and hide no other
+        shutil.copytree(tmp_path / "runs", tmp_path / os.fsdecode(name))
     for command in ("results", "compare", "retry", "show"):
         assert words(f"gpusched {command} ", tmp_path) == ["runs/"]
     assert words("gpusched status runs/m", tmp_path) == ["runs/mine"]

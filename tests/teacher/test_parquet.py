@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gpusched.teacher import parquet
 from gpusched.teacher.history import load_history
 from gpusched.teacher.schema import Settings
 from gpusched.workload import BadData
@@ -121,6 +122,14 @@ def test_a_partition_names_its_symbol(tmp_path: Path, monkeypatch: pytest.Monkey
         part.parent.mkdir(parents=True)
         part.write_bytes(b"PAR1")
     with pytest.raises(BadData, match="the symbol is XYZ, and ABC in"):
+        load_history(str(tmp_path), str(tmp_path / "cache"), "ABC", Settings())
+
+
+def test_no_file_takes_all_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr(parquet, "MOST_ROWS", 1)
+    pd.DataFrame({"Date": NAIVE, **COLUMNS}).to_parquet(tmp_path / "ABC.parquet")
+    with pytest.raises(BadData, match=r"ABC\.parquet: has 2 rows, more than 1: give the symbol several smaller files"):
         load_history(str(tmp_path), str(tmp_path / "cache"), "ABC", Settings())
 
 
