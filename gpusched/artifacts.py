@@ -106,7 +106,7 @@ class Partial:
             flushes.add(os.dup(self._directory))
         replaced = self._move_into_place()
         if durable:
-            os.fsync(self._output)
+            files.flush(self._output)
         if replaced is not None:
             # The new result is in place: if the old one cannot be removed, `outputs.sweep_partial` does it later.
             with contextlib.suppress(OSError):

@@ -85,6 +85,19 @@ def create(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
+def flush(descriptor: int) -> None:
+    """Make an open file or directory durable. Raises OSError.
+
+    Some file systems have no way to flush a directory, which is EINVAL then and says nothing of what is in it: drives
+    of Windows in WSL, shared folders of VirtualBox, SMB before Linux 4.17.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
+
+
 class Flushes:
     """Makes files durable; once a flush has been slow, beside each other: many take a disk little more time than one.
 
@@ -145,7 +158,7 @@ class Flushes:
             descriptor = self._waiting.popleft()
             began = time.monotonic()
             try:
-                os.fsync(descriptor)
+                flush(descriptor)
             except OSError as error:
                 self._error = error
             finally:

@@ -144,3 +144,19 @@ def test_those_that_need_not_be_durable_are_closed(tmp_path: Path, flushed: list
             flushes.add(descriptor)
     assert flushed == []
     assert descriptors() == before
+
+
+@pytest.mark.parametrize(("code", "kept"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_cannot_flush_a_directory_flushes_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kept: bool
+) -> None:
+    """A drive of Windows in WSL answers EINVAL, and every result on it was a failure."""
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="Input/output error") if kept else contextlib.nullcontext(), Flushes() as flushes:
+        flushes.add(os.open(tmp_path, os.O_RDONLY))
+    with pytest.raises(OSError, match=os.strerror(code)):
+        flush(opened(tmp_path, 1))

@@ -33,7 +33,7 @@ from gpusched.cli.cuda_build.programs import ProgramFailed
 from gpusched.cli.cuda_build.toolkit import NEEDED_BYTES, Machine
 from gpusched.core.model import DeviceType
 from gpusched.errors import InputError
-from gpusched.files import Locked, lock
+from gpusched.files import Locked, flush, lock
 from gpusched.workload import Trial
 
 #: seconds for the new LightGBM to train: CUDA may have to start its driver first
@@ -338,6 +338,6 @@ def _uninterrupted() -> Iterator[None]:
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        flush(descriptor)
     finally:
         os.close(descriptor)
