@@ -21,6 +21,11 @@ class NoDirectory(NoRun):
     problem = "there is no directory {path}"
 
 
+class NothingPlanned(NoRun):
+    problem = "the run into {path} ended before its windows were planned"
+    remedy = "give the same `gpusched run` again"
+
+
 class RunNotYours(NoRun):
     problem = "the records of the run in {path} cannot be read: {why}"
     remedy = (
