@@ -60,7 +60,11 @@ def _exit_code(argv: list[str], module: str | None, index: int) -> int:
         code = _INTERRUPTED
     except BaseException as error:
         own = _own_frames(error.__traceback__)
-        sys.excepthook(type(error), error.with_traceback(own), own)
+        try:
+            sys.excepthook(type(error), error.with_traceback(own), own)
+        except BaseException as fault:  # of a hook of the script's own
+            for each in (fault.with_traceback(_own_frames(fault.__traceback__)), error):
+                sys.__excepthook__(type(each), each, each.__traceback__)
         code = 1
     return _left(code)
 
@@ -94,6 +98,8 @@ def _left(code: int) -> int:
     except BaseException:
         traceback.print_exc()
     for file in (sys.stdout, sys.stderr):
+        if file is None or file.closed:  # by the script
+            continue
         try:
             file.flush()
         except (OSError, ValueError):
@@ -112,6 +118,6 @@ def _code_of(stop: SystemExit) -> int:
     if stop.code is None:
         return 0
     if isinstance(stop.code, int):
-        return stop.code & 0xFF
+        return stop.code & 0xFF if -(2**63) <= stop.code < 2**63 else 0xFF
     print(stop.code, file=sys.stderr)  # noqa: T201
     return 1

@@ -58,7 +58,10 @@ os.write(int(os.environ["GPUSCHED_RESULT_FD"]), b'{"auc": 0.6}')
         ("1 / 0", "exited", "train.py exited with code 1: ZeroDivisionError: division by zero"),
         ("def f(:", "exited", "SyntaxError"),
         ("raise KeyboardInterrupt", "exited", "train.py exited with code 130"),
+        ("import sys; sys.exit(2**64)", "exited", "train.py exited with code 255"),
+        ("import sys; sys.excepthook = None; int('x')", "exited", "train.py exited with code 1: ValueError: invalid"),
         ("raise SystemExit", "result", ""),
+        ("import sys; sys.stdout.close(); sys.stderr = None", "result", ""),
     ],
 )
 async def test_its_exit_code_counts(tmp_path: Path, script: str, kind: str, message: str) -> None:
