@@ -24,6 +24,7 @@ from gpusched.core.commands import Launch
 from gpusched.core.events import (
     AttemptEnded,
     AttemptStarted,
+    BatchFinished,
     DeviceLost,
     DeviceRead,
     ProcessStuck,
@@ -82,6 +83,8 @@ class Attempts:
         self._stuck: set[tuple[WindowKey, int]] = set()
         #: ends that have not been judged yet
         self._ends: deque[tuple[Attempt, End]] = deque()
+        #: batches of which the last window could not be started for want of a log
+        self._without_log: set[str] = set()
         #: the last window that succeeded did so within `PATIENCE_S`: the start of the next one waits for its end
         self._are_short = False
         #: attempts that failed on a device of which more is to be heard, by the device
@@ -124,8 +127,10 @@ class Attempts:
             self.engine.interrupt(batch.spec)
 
     def follow(self, news: News) -> None:
-        """Go on with the attempts that doubt a device, if it was read or lost."""
+        """Go on with the attempts that doubt a device, if it was read or lost. A finished batch needs no log."""
         match news:
+            case BatchFinished(batch_id=batch_id):
+                self._has_log(batch_id)
             case DeviceRead(reading=Reading(device_id=device_id)) | DeviceLost(device_id=device_id):
                 for doubt in self._doubts.pop(device_id, ()):
                     doubt.readings += 1
@@ -156,6 +161,7 @@ class Attempts:
     def started(self, attempt: Attempt) -> None:
         self._ahead.discard((attempt.key, attempt.number))
         self._attempts[attempt.key, attempt.number] = attempt
+        self._has_log(attempt.key.batch_id)
         post = self._inbox.post_later if self._are_short else self._inbox.post
         post(AttemptStarted(key=attempt.key, attempt=attempt.number, pid=attempt.process.pid))
 
@@ -166,9 +172,23 @@ class Attempts:
             reason = error.problem.format(**error.details)
             for device_id in self.scheduler.pool.devices:
                 self._inbox.post(DeviceLost(device_id=device_id, reason=f"{reason}: restart the daemon"))
+        elif isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            self._has_no_log(attempt.key.batch_id, error)
         launched = not isinstance(error, Withdrawn)
         ended = AttemptEnded(key=attempt.key, attempt=attempt.number, ending=_refusal(error), launched=launched)
         self._inbox.post(ended)
+
+    def _has_no_log(self, batch_id: str, error: OSError) -> None:
+        """Report that windows of a batch cannot be started: such a try does not count, so there may be no end."""
+        self._without_log.add(batch_id)
+        place = Path(error.filename).parent if isinstance(error.filename, str) else "their logs"
+        text = f"no window of {batch_id} can be started: {place}: {error.strerror or error}"
+        self.engine.condition.tell("log", batch_id, text)
+
+    def _has_log(self, batch_id: str) -> None:
+        if batch_id in self._without_log:
+            self._without_log.remove(batch_id)
+            self.engine.condition.clear("log", batch_id)
 
     def stuck(self, attempt: Attempt, trouble: str) -> None:
         key, number = attempt.key, attempt.number

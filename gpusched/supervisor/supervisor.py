@@ -371,7 +371,7 @@ def _joined(
     """All who follow; the index comes first, since a hook that is called reads it."""
     followers = Followers(index)
     followers.add(claims, BatchFinished)
-    followers.add(attempts, DeviceRead, DeviceLost)
+    followers.add(attempts, DeviceRead, DeviceLost, BatchFinished)
     followers.add(others)
     followers.add(kept, BatchAccepted, BatchFinished, BatchReopened)
     followers.add(histories, DeviceRead, BatchFinished)

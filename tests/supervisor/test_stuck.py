@@ -55,6 +55,26 @@ async def test_with_a_full_disk_nothing_is_launched_and_what_is_cancelled_ends(t
         assert [line.new for line in store.story(b.key(1))] == ["starting", "stopping", "cancelled"]
 
 
+@pytest.mark.parametrize("ends", ["mended", pytest.param("cancelled", marks=pytest.mark.thorough)])
+async def test_windows_whose_logs_cannot_be_made_are_told_of(tmp_path: Path, ends: str) -> None:
+    async with supervised(tmp_path, slots=1) as b:
+        in_the_way = b.engine.log_path("b")
+        in_the_way.parent.mkdir(exist_ok=True)
+        in_the_way.touch()
+        await b.supervisor.submit(make_batch(tmp_path, "nothing"), plan(2))
+        await b.when(lambda: bool(b.engine.condition.troubles))
+        (trouble,) = b.engine.condition.troubles
+        assert (trouble.kind, trouble.about) == ("log", "b")
+        assert trouble.text == f"no window of b can be started: {in_the_way}: Not a directory"
+        if ends == "mended":
+            in_the_way.unlink()
+        else:
+            b.supervisor.post(ChangeRequested(verb="cancel", batch_id="b"))
+        await b.finished()
+        assert b.outcomes() == ["succeeded" if ends == "mended" else "cancelled"] * 2
+        assert b.engine.condition.troubles == ()
+
+
 async def test_it_can_be_left_with_a_full_disk_and_the_next_one_goes_on(tmp_path: Path, fifo: MakeFifo) -> None:
     said = fifo("said")
     store = Store.open(tmp_path / "state" / "state.db")

@@ -10,6 +10,7 @@ _REMEDIES: dict[str, str] = {
     "launcher": "another takes its place; if this repeats, launcher.log in the state directory may tell why",
     "node": "windows run elsewhere, or wait; it joins the pool by itself when that is over",
     "index": "make room, or mend that file system; it is written as soon as it can be; no result is missing",
+    "log": "make room (`df -h`, `df -i`), or mend that file system; windows are tried again, and cancelling works",
     "leftover": "it may hold memory of a GPU until it is gone; `dmesg` may tell what it waits for",
 }
 
