@@ -8,14 +8,18 @@ price of a window.
 
 from __future__ import annotations
 
+import builtins
+import io
 import os
+import pkgutil
 import random
 import runpy
 import signal
 import sys
 import traceback
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from gpusched.command.process import MAX_RESULT_BYTES, RESULT_VARIABLE, Ended, end_children
 from gpusched.leaving import wind_up
@@ -52,7 +56,7 @@ def _exit_code(argv: list[str], module: str | None, index: int) -> int:
         if module is not None:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         else:
-            runpy.run_path(argv[index], run_name="__main__")
+            _run_script(argv[index])
         code = 0
     except SystemExit as stop:
         code = _code_of(stop)
@@ -67,6 +71,26 @@ def _exit_code(argv: list[str], module: str | None, index: int) -> int:
                 sys.__excepthook__(type(each), each, each.__traceback__)
         code = 1
     return _left(code)
+
+
+def _run_script(script: str) -> None:
+    """Run a file as `__main__`, which has its absolute path, whatever becomes of the working directory, and which stays
+    there for threads and exit handlers; or what Python runs of a directory or an archive.
+    """
+    path = os.path.abspath(script)  # noqa: PTH100  # links are kept, and `..` is not
+    if pkgutil.get_importer(path) is not None:
+        runpy.run_path(script, run_name="__main__")
+        return
+    with io.open_code(path) as file:
+        code = pkgutil.read_code(file)  # it is compiled already
+    if code is None:
+        with io.open_code(path) as file:
+            code = compile(file.read(), path, "exec", dont_inherit=True)
+    main = ModuleType("__main__")
+    loader = SourceFileLoader("__main__", path)
+    vars(main).update(__file__=path, __cached__=None, __loader__=loader, __builtins__=builtins)
+    sys.modules["__main__"] = main
+    exec(code, vars(main))  # noqa: S102  # it is what the user asked for
 
 
 def _watch_signals() -> int:

@@ -60,7 +60,13 @@ def make_private(path: Path) -> None:
     """Create the file for its owner only; closed before sqlite opens it, since a close would drop sqlite's locks."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with contextlib.closing(os.fdopen(fd, "r+b")):
-        os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
+        status = os.fstat(fd)
+        if status.st_mode & 0o077:
+            try:
+                os.fchmod(fd, 0o600)  # sqlite gives the same mode to -wal and -shm
+            except PermissionError:  # a file system without modes, or the file of somebody else
+                if status.st_uid != path.parent.stat().st_uid:
+                    raise
 
 
 def peeked(path: Path, read: Callable[[Callable[..., Any]], list[T]]) -> list[T]:

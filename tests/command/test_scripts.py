@@ -20,27 +20,30 @@ PRELOAD = ("wave",)
 
 async def test_a_script_finds_itself_as_the_interpreter_does(tmp_path: Path) -> None:
     script = """
-import json, os, pickle, sys, helper
+import atexit, json, os, pickle, sys, helper
 class Model: pass
+os.chdir("/")
 told = {
-    "argv": sys.argv[2:], "name": __name__, "file": os.path.basename(__file__), "path": sys.path[0], "cwd": os.getcwd(),
+    "argv": [sys.argv[0], *sys.argv[2:]], "name": __name__, "file": __file__, "path": sys.path[0], "cwd": os.getcwd(),
     "main": sys.modules["__main__"].Model is Model and type(pickle.loads(pickle.dumps(Model()))) is Model,
     "helper": helper.answer, "preloaded": "wave" in sys.modules,
 }
 with open(sys.argv[1] + "/told.json", "w") as file:
     json.dump(told, file)
 os.write(int(os.environ["GPUSCHED_RESULT_FD"]), b'{"auc": 0.6}')
+atexit.register(lambda: pickle.dump(Model(), open(sys.argv[1] + "/pickled", "wb")))
 """
     (tmp_path / "helper.py").write_text("answer = 42\n")
     async with commands(tmp_path) as c:
-        found = await c.result(c.python(script, "--depth", "3"), PRELOAD)
+        c.script(script)
+        found = await c.result([sys.executable, "train.py", "{output_dir}", "--depth", "3"], PRELOAD)
     told = json.loads((Path(found.artifacts_path) / "told.json").read_text())
     assert told == {
-        "argv": ["--depth", "3"],
+        "argv": ["train.py", "--depth", "3"],
         "name": "__main__",
-        "file": "train.py",
+        "file": f"{tmp_path}/train.py",
         "path": str(tmp_path),
-        "cwd": str(tmp_path),
+        "cwd": "/",
         "main": True,
         "helper": 42,
         "preloaded": True,

@@ -23,6 +23,7 @@ from gpusched.errors import (
     StoreCorrupt,
     StoreLocked,
     StoreNewer,
+    StoreUnwritable,
 )
 from gpusched.store import opening
 from gpusched.store.store import Store
@@ -116,6 +117,30 @@ def test_an_open_file_becomes_private(path: Path) -> None:
     path.chmod(0o644)
     Store.open(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def _has_no_modes(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_a_file_system_without_modes_will_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """exFAT, and shares that deny chmod, have the mode of their mount."""
+    Store.open(path).close()
+    path.chmod(0o644)
+    monkeypatch.setattr(os, "fchmod", _has_no_modes)
+    Store.open(path).close()
+
+
+def test_a_file_of_another_user_that_stays_open_to_others_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store.open(path).close()
+    path.chmod(0o644)
+    owner = os.fstat
+    monkeypatch.setattr(os, "fchmod", _has_no_modes)
+    monkeypatch.setattr(os, "fstat", lambda fd: os.stat_result((*owner(fd)[:4], owner(fd).st_uid + 1, *owner(fd)[5:])))
+    with pytest.raises(StoreUnwritable, match="Operation not permitted"):
+        Store.open(path)
 
 
 def test_one_opener_at_a_time(path: Path) -> None:
