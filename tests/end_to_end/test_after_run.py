@@ -64,6 +64,14 @@ def test_a_run_that_was_interrupted_before_its_plan(gpusched: Command) -> None:
     assert "ended before its windows were planned" in said
 
 
+def test_a_name_that_no_directory_can_have(gpusched: Command) -> None:
+    name = "d" * 300
+    _, said = gpusched.said("status", f"./{name}", code=4)
+    assert said.startswith(f"error: {name} cannot be looked at: File name too long\nhint: check the path")
+    _, said = gpusched.said("status", name, code=3)
+    assert f"error: {name} is no directory of a run, and no daemon answers" in said
+
+
 def test_a_copy_of_a_run_is_a_run_of_its_own(gpusched: Command) -> None:
     run(gpusched, "-o", "out")
     out, copy = gpusched.directory / "out", gpusched.directory / "copy"
