@@ -87,8 +87,12 @@ def _texts(table: Table, column: int, time: int) -> list[str]:
 
 def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
     """Add the times of day of another column to dates. Raises BadData if either column has both, and they differ."""
+    characters = table.characters(time)
+    if (empty := ~(characters != 0).any(axis=0)).any():
+        row = int(empty.argmax())
+        raise BadData(f"{table.place(row)}: the time of day beside {table.shown(row, column)} is empty")
     try:
-        clock, offset = _in_groups(_whole_clocks(table.characters(time)), _times_of_day)
+        clock, offset = _in_groups(_whole_clocks(characters), _times_of_day)
     except _NotRead as error:
         clock, offset = _read(table, time, lambda: _texts(table, column, time))
         if not (clock // _DAY_US == dates[0] // _DAY_US).all():

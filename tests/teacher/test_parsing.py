@@ -292,6 +292,13 @@ def test_files_may_differ(tmp_path: Path) -> None:
             ":2: '20240102 09:15:00 US/Eastern' is not a timestamp: a time zone written as a name is not read; set"
             ' data.date_format = "%Y%m%d %H:%M:%S US/Eastern" and data.timezone = "US/Eastern"',
         ),
+        *(
+            (
+                f"date,time,open,high,low,close,volume\n2024-01-01,{clock},1,2,0.5,1.5,10\n2024-01-02,,1,2,0.5,1.5,10\n",
+                ":3: the time of day beside '2024-01-02' is empty",
+            )
+            for clock in ("09:15", "0930", "153000", "2024-01-01 09:15")
+        ),
         (
             "date,time,open,high,low,close,volume\n2024-01-01 09:15,10:15,1,2,0.5,1.5,10\n",
             ":2: '2024-01-01 09:15' and the time '10:15' beside it differ; say which column",
