@@ -189,6 +189,8 @@ def is_same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:
         return os.path.realpath(one) == os.path.realpath(other)
+    except ValueError:  # no path has a zero byte
+        return False
 
 
 def holds_only(directory: int, paths: Set[str], prefix: str = "") -> bool:

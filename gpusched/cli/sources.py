@@ -23,7 +23,7 @@ from gpusched.client.views import standing
 from gpusched.config import Config, run_state_dir
 from gpusched.errors import DaemonError, InputError, UsageError
 from gpusched.protocol import BatchStatus
-from gpusched.runs.place import NoRun, RunNotYours, is_run, store_of
+from gpusched.runs.place import NoRun, NothingPlanned, RunNotYours, is_run, store_of
 
 if TYPE_CHECKING:
     from gpusched.runs.records import Records
@@ -91,7 +91,7 @@ def to_daemon(options: argparse.Namespace) -> Connection:
 
 @contextlib.contextmanager
 def about(options: argparse.Namespace, *names: str) -> Iterator[None]:
-    """Ask the daemon for batches that it alone can have. Raises OnlyARun where one is a run of that name."""
+    """Ask the daemon for batches that it alone can have. Raises OnlyARun or NothingPlanned where one is a run."""
     try:
         yield
     except (NoDaemon, InputError) as error:
@@ -100,6 +100,8 @@ def about(options: argparse.Namespace, *names: str) -> Iterator[None]:
             # A batch of the daemon has no slash in its name; one that it does not know may be called like a run.
             if is_run(config, Path(name)) and ("/" in name or isinstance(error, NoDaemon)):
                 shown = shlex.quote(name)
+                if options.command not in _INSTEAD:  # `retry` has looked there for the records of a run
+                    raise NothingPlanned(path=shown) from None
                 raise OnlyARun(
                     command=options.command, name=shown, instead=_INSTEAD[options.command].format(name=shown)
                 ) from None
@@ -169,7 +171,7 @@ def way_on(source: Source, batch: BatchStatus) -> str:
 def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
     """The records of a run into a directory of that name; or the daemon; or the run of that name below `run.output`.
 
-    Raises NeitherHereNorThere.
+    Raises NeitherHereNorThere, NothingPlanned.
     """
     with contextlib.suppress(NoRun):
         return records_of(config, Path(name))
@@ -180,6 +182,8 @@ def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
         daemon = to_daemon(options)
     except NoDaemon as error:
         if run is None:
+            if is_run(config, Path(name)):
+                raise NothingPlanned(path=shlex.quote(name)) from None
             _refuse_directory_of_runs(config, name)
             raise NeitherHereNorThere(name=name, tried=error.details["tried"]) from None
         return run

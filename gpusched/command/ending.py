@@ -2,8 +2,8 @@
 
 A program that reports a JSON object on its result descriptor says so itself; else its exit code counts, and
 `metrics.json` in its directory has the metrics. Python's argparse ends with 2 for wrong arguments, and interpreters end
-with it for scripts that they cannot run, which would mean "no data": where the output ends with their messages, the
-window has failed.
+with it for scripts that they cannot run, as make does after a recipe that failed, which would mean "no data": where the
+output ends with their messages, the window has failed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ _USAGE = re.compile(r" *usage:\s+\S.*[\[<]", re.IGNORECASE)
 _NO_SCRIPT = re.compile(
     r"\S*(python|pypy)[\d.]*t?: can't open file |Can't open perl script |\S*sh: 0: |\S+: (line )?\d+: syntax error",
     re.IGNORECASE,
+)
+#: the line in which make, Go, OCaml or Perl's `die` says that the program has failed, which ends with that code, too;
+#: of make, unless the program that it called has ended with it
+_CRASHED = re.compile(
+    r"g?make(\[\d+\])?: \*\*\* (?!.*Error 2$)|panic: |fatal error: .*|Fatal error: exception |(?=.* at \S+ line \d+\.$)"
 )
 #: lines at an output's end among which these are looked for: a usage message may list many options
 _LAST_LINES = 30
@@ -102,7 +107,8 @@ def _failure(code: int, codes: ExitCodes, name: str, output: str, device_type: D
     if code in codes.skip:
         if code == _NOT_RUN and (why := _why_not_run(output, words)):
             return ProgramFailed(f"{why}; command.exit_codes has 2 for no data)", "permanent", output)
-        return ProgramSkipped(words or f"{name} exited with code {code}", output)
+        if code != _NOT_RUN or not _has_crashed(output):
+            return ProgramSkipped(words or f"{name} exited with code {code}", output)
     kind = _kind(words, device_type, code not in codes.permanent)
     return ProgramFailed(f"{name} exited with code {code}{because}", kind, output)
 
@@ -115,6 +121,12 @@ def _why_not_run(output: str, words: str) -> str:
     if any(map(_USAGE.match, lines)):
         return f"{words} (argparse ends with 2 for wrong arguments"
     return ""
+
+
+def _has_crashed(output: str) -> bool:
+    lines = [line for line in output.splitlines() if line.strip()][-_LAST_LINES:]
+    is_go = any(line.startswith("goroutine ") for line in lines)
+    return any(map(_CRASHED.match, lines if is_go else lines[-4:]))
 
 
 def _kind(words: str, device_type: DeviceType, retry: bool) -> ProgramFault:

@@ -21,6 +21,16 @@ class NoDirectory(NoRun):
     problem = "there is no directory {path}"
 
 
+class NothingPlanned(NoRun):
+    problem = "the run into {path} ended before its windows were planned"
+    remedy = "give the same `gpusched run` again"
+
+
+class Unreachable(NoRun):
+    problem = "{path} cannot be looked at: {why}"
+    remedy = "check the path, and that its file system is mounted"
+
+
 class RunNotYours(NoRun):
     problem = "the records of the run in {path} cannot be read: {why}"
     remedy = (
@@ -30,13 +40,15 @@ class RunNotYours(NoRun):
 
 
 def store_of(state_dir: Path, directory: Path) -> Path:
-    """The path of the store of the runs into `directory`. Raises NoRun, NoDirectory, RunNotYours."""
+    """The path of the store of the runs into `directory`. Raises NoRun, NoDirectory, RunNotYours, Unreachable."""
     path = state_dir / STORE
     try:
         if not path.is_file():
             raise NoRun(path=directory) if directory.is_dir() else NoDirectory(path=directory)
     except PermissionError as error:
         raise RunNotYours(path=directory, why=error.strerror) from None
+    except OSError as error:
+        raise Unreachable(path=directory, why=error.strerror) from None
     return path
 
 

@@ -22,7 +22,7 @@ from gpusched.core.states import Finished, Held, Queued, Reused, Succeeded
 from gpusched.core.statuses import ACTIVE, attempt_of
 from gpusched.directories import is_same
 from gpusched.protocol import BatchDetail, BatchStatus, LogChunk, Snapshot, WindowDetail, WindowLine
-from gpusched.runs.place import NoRun, store_of
+from gpusched.runs.place import NothingPlanned, store_of
 from gpusched.service import views
 from gpusched.service.names import Names, NoLog
 from gpusched.service.views import RECENT_WINDOWS
@@ -38,7 +38,7 @@ class Records:
     """The reading half of `Connection`, for the batches that were run into one directory. Use as a context manager."""
 
     def __init__(self, state_dir: Path, directory: Path) -> None:
-        """Raises NoRun if nothing was run into `directory`; StoreError."""
+        """Raises NoRun if nothing was run into `directory`, NothingPlanned; StoreError."""
         database = store_of(state_dir, directory)
         self.state_dir = state_dir
         self.directory = directory
@@ -49,7 +49,7 @@ class Records:
         batches = self._store.batches()
         if not batches:
             self._store.close()
-            raise NoRun(path=directory)
+            raise NothingPlanned(path=directory)
         #: the batch that was the last to be run there
         self.batch_id = batches[-1].id
         #: by batch: the output directory in its records, which were copied or moved from there with their results

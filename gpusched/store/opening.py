@@ -105,6 +105,8 @@ def _checked_version(connection: sqlite3.Connection, path: Path) -> int:
     ((tables,),) = execute("SELECT count(*) FROM sqlite_schema").fetchall()
     if tables and application_id != APPLICATION_ID:
         raise StoreCorrupt(path=path, cause="it is a database of another program")
+    if version < 0:
+        raise StoreCorrupt(path=path, cause=f"its version is {version}")
     if version > VERSION:
         raise StoreNewer(path=path, version=version, supported=VERSION)
     return int(version)

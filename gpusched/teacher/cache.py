@@ -28,7 +28,8 @@ from gpusched.workload import DataNote
 
 #: seconds: a use renews the file's mtime if it is older than this
 USED_S = 86400.0
-FORMAT = 2
+#: Increase it with every change of this layout, and of the bars that are made of the same files.
+FORMAT = 3
 _ALIGNMENT = 64
 _UNREADABLE = re.compile(r"[^A-Za-z0-9.&^=-]")
 _COLUMNS: dict[str, np.dtype[Any]] = {

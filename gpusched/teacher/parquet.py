@@ -95,7 +95,8 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
     except MemoryError:
         raise
     except Exception as error:  # of many classes for a damaged file; the disk has delivered its bytes
-        raise BadData(f"{path}: cannot be read as Parquet: {error}") from None
+        why = str(error).partition("\n")[0]  # some list all columns
+        raise BadData(f"{path}: cannot be read as Parquet: {why}") from None
     heading = ""
     index = [] if isinstance(frame.index, pd.RangeIndex) else [str(name or "") for name in frame.index.names]
     if frame.columns.nlevels > 1:

@@ -239,6 +239,8 @@ def _numbers(characters: Characters) -> Instants | None:
         return None
     characters = _without_fraction(characters)
     widths = (characters != 0).sum(axis=0)
+    if not widths.min():
+        raise _NotRead(int(widths.argmin()))
     if int(widths.min()) == int(widths.max()) in _COMPACT_DIGITS:
         try:
             return _in_groups(characters, _moments)
@@ -249,7 +251,7 @@ def _numbers(characters: Characters) -> Instants | None:
     allowed[0] |= characters[0] == _MINUS
     number = allowed.all(axis=0)
     if not number.all():
-        raise _NotRead(int((~number).argmax()))
+        return _mixed(characters, number)
     if (characters == _DOT).any() or (characters[0] == _MINUS).any():
         return _from_floats(characters)
     if len(characters) > 19:  # more digits than nanoseconds have; numbers beyond 64 bits turn negative
@@ -260,6 +262,19 @@ def _numbers(characters: Characters) -> Instants | None:
     per_second = _UNITS[_unit(integers)]
     local = integers * (1_000_000 // per_second) if per_second <= 1_000_000 else integers // (per_second // 1_000_000)
     return local, np.zeros(len(local), np.int32)
+
+
+def _mixed(characters: Characters, number: npt.NDArray[np.bool_]) -> Instants:
+    """Parse dates of several forms, of which some are numbers (20240131); refuse dates among numbers since 1970."""
+    digits = _digits(characters[:, number]).sum(axis=0)
+    if np.isin(digits, _COMPACT_DIGITS).all() and (digits == (characters[:, number] != 0).sum(axis=0)).all():
+        return _in_groups(characters, _moments)
+    other = int((~number).argmax())
+    try:
+        _in_groups(characters[:, other : other + 1], _moments)
+    except _NotRead:
+        raise _NotRead(other) from None
+    raise _NotRead(other, " in numbers, like the others: write all timestamps in one form")
 
 
 def _without_fraction(characters: Characters) -> Characters:

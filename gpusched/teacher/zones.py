@@ -8,6 +8,7 @@ from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import numpy.typing as npt
 
 from gpusched.teacher.bars import NAIVE, Integers
 from gpusched.teacher.rows import Rows
@@ -20,7 +21,8 @@ def at_exchange(rows: Rows, timezone: str) -> Rows:
     """Give rows the wall clock and the UTC offset of a zone.
 
     Timestamps with an offset are converted; those without one are taken as the zone's wall clock already. Where an hour
-    occurs twice, a time that a file has twice is of the first hour and then of the second.
+    occurs twice, a time that a file has twice is of the first hour and then of the second, or the other way round in a
+    file that has the latest row first.
     """
     zone = ZoneInfo(timezone)
     naive = rows.offset == NAIVE
@@ -36,10 +38,18 @@ def _of_wall_clock(local: Integers, file: Integers, zone: ZoneInfo) -> Integers:
     first = _by_quarters(local, lambda moment: moment.replace(tzinfo=zone))
     second = _by_quarters(local, lambda moment: moment.replace(tzinfo=zone, fold=1))
     twice = np.flatnonzero(second < first)
-    order = twice[np.lexsort((twice, local[twice], file[twice]))]
+    reading = np.where(_descends(local, file)[twice], -twice, twice)
+    order = twice[np.lexsort((reading, local[twice], file[twice]))]
     again = (local[order][1:] == local[order][:-1]) & (file[order][1:] == file[order][:-1])
     first[order[1:][again]] = second[order[1:][again]]
     return first
+
+
+def _descends(local: Integers, file: Integers) -> npt.NDArray[np.bool_]:
+    """For each row: whether its file has the latest row first. The rows of a file stand together."""
+    begins = np.flatnonzero(np.diff(file, prepend=-1))
+    lengths = np.diff(begins, append=len(file))
+    return np.repeat(local[begins + lengths - 1] < local[begins], lengths)
 
 
 def _by_quarters(instants: Integers, zoned: Callable[[dt.datetime], dt.datetime]) -> Integers:

@@ -157,7 +157,37 @@ def test_what_an_interpreter_cannot_run_is_no_lack_of_data(
     assert caught.value.kind == "permanent"
 
 
-@pytest.mark.parametrize("output", ["no bars", "memory usage: 3 GB", "Usage: 3 GB", "bars.csv: line 7: no number", ""])
+@pytest.mark.parametrize(
+    "output",
+    [
+        "ValueError: no\nmake: *** [Makefile:2: train] Error 1",
+        "make[1]: *** [train] Error 1\nmake: *** [all] Error 2",
+        "panic: runtime error: index out of range\n\ngoroutine 1 [running]:\nmain.main()\n\t/x/a.go:5 +0x1d",
+        "Fatal error: exception Not_found",
+        "no such file: bars.csv at train.pl line 3.",
+    ],
+)
+def test_a_failure_that_ends_with_2_is_no_lack_of_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: str
+) -> None:
+    monkeypatch.setattr(ending, "end_of_output", lambda: output)
+    ended = Ended(exit_code=2, signal=None, report=b"", stopped=False)
+    with pytest.raises(ProgramFailed, match="train exited with code 2: ") as caught:
+        ending.judge(ended, ExitCodes(), tmp_path, "train", "cpu")
+    assert caught.value.kind == "exited"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "no bars",
+        "no bars\nmake: *** [Makefile:2: train] Error 2",
+        "memory usage: 3 GB",
+        "Usage: 3 GB",
+        "bars.csv: line 7: no number",
+        "",
+    ],
+)
 def test_exit_code_2_means_no_data_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: str) -> None:
     monkeypatch.setattr(ending, "end_of_output", lambda: output)
     with pytest.raises(ProgramSkipped):

@@ -382,3 +382,10 @@ def test_a_variable_that_is_nearly_a_setting_is_told_of() -> None:
     """One with a section in it is refused; what looks like none may be another program's."""
     environ = dict.fromkeys(("GPUSCHED_WORKERS", "GPUSCHED_RUN_WORKERS", "GPUSCHED_CONFIG", "GPUSCHED_URL", "RUN"), "1")
     assert stray_variables(environ) == ("GPUSCHED_WORKERS is no setting; did you mean 'GPUSCHED_RUN_WORKERS'?",)
+
+
+def test_the_file_of_another_program_can_be_left_out() -> None:
+    """`gpusched config` fails with it, too."""
+    for text in ('baseURL = "https://example.org"\n', "[server]\nport = 1\n", "[run]\nport = 1\n", "[empty]\n"):
+        with pytest.raises(UnknownKey, match="name another file with --config, such as /dev/null"):
+            loaded(text=text)

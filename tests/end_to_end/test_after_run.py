@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpusched.store.store import Store
 from tests.end_to_end.support import Command
 from tests.powers import closed
 
@@ -49,6 +50,26 @@ def test_another_entry_in_the_place_of_a_log(gpusched: Command, make: Callable[[
     _, said = gpusched.said("logs", f"out/BAD{LABEL}")
     assert said == f"out/BAD{LABEL} has written nothing to stdout or stderr\n"
     assert "exited with code 3" in gpusched("show", f"out/BAD{LABEL}")
+
+
+def test_a_run_that_was_interrupted_before_its_plan(gpusched: Command) -> None:
+    state_dir = gpusched.directory / "out" / ".gpusched"
+    state_dir.mkdir(parents=True)
+    Store.open(state_dir / "state.db").close()
+    for command in ("retry", "status", "results"):
+        for name in ("out", "./out"):
+            _, said = gpusched.said(command, name, code=4)
+            assert "out ended before its windows were planned\nhint: give the same `gpusched run` again\n" in said
+    _, said = gpusched.said("retry", f"out/BAD{LABEL}", code=4)
+    assert "ended before its windows were planned" in said
+
+
+def test_a_name_that_no_directory_can_have(gpusched: Command) -> None:
+    name = "d" * 300
+    _, said = gpusched.said("status", f"./{name}", code=4)
+    assert said.startswith(f"error: {name} cannot be looked at: File name too long\nhint: check the path")
+    _, said = gpusched.said("status", name, code=3)
+    assert f"error: {name} is no directory of a run, and no daemon answers" in said
 
 
 def test_a_copy_of_a_run_is_a_run_of_its_own(gpusched: Command) -> None:

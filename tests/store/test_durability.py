@@ -160,6 +160,13 @@ def test_a_failed_opening_leaves_no_lock(path: Path) -> None:
             Store.open(path)
 
 
+def test_a_version_that_no_store_has(path: Path) -> None:
+    Store.open(path).close()
+    execute(path, "PRAGMA user_version = -5")
+    with pytest.raises(StoreCorrupt, match="its version is -5"):
+        Store.open(path)
+
+
 def test_another_program_that_writes_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "_BUSY_TIMEOUT_MS", 1)
     with Store.open(path) as store:

@@ -129,7 +129,7 @@ def test_symbols_intervals_and_roots_do_not_mix(tmp_path: Path) -> None:
         lambda content: content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],
         lambda content: content.replace(b'"bars":30', b'"bars":29', 1),
         lambda content: content.replace(b'"bars":30', b'"bars":-1', 1),
-        lambda content: content.replace(b'"format":2', b'"format":9', 1),
+        lambda content: content.replace(b'"format":3', b'"format":9', 1),
         lambda content: content.replace(b'"notes":', b'"notes":1', 1),
         lambda content: content.replace(b'"dropped"', b'"dripped"', 1),
         lambda content: b"{" + content,

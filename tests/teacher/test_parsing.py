@@ -237,6 +237,16 @@ def test_files_may_differ(tmp_path: Path) -> None:
             HEADER + "1704100500,1,2,0.5,1.5,10\n1704100500000,1,2,0.5,1.5,10\n",
             ":2: '1704100500' is not a timestamp in milliseconds, like the others: it seems to be in seconds",
         ),
+        (HEADER + "1704100500,1,2,0.5,1.5,10\n,1,2,0.5,1.5,10\n", ":3: '' is not a timestamp: it is empty"),
+        (HEADER + "20240102,1,2,0.5,1.5,10\n,1,2,0.5,1.5,10\n", ":3: '' is not a timestamp: it is empty"),
+        (HEADER + "1704100500.5,1,2,0.5,1.5,10\n,1,2,0.5,1.5,10\n", ":3: '' is not a timestamp: it is empty"),
+        (HEADER + "1704100500.5,1,2,0.5,1.5,10\nTotal,1,2,0.5,1.5,10\n", ":3: 'Total' is not a timestamp such as"),
+        (HEADER + "20240102,1,2,0.5,1.5,10\nTotal,1,2,0.5,1.5,10\n", ":3: 'Total' is not a timestamp such as"),
+        (HEADER + "20240132,1,2,0.5,1.5,10\n2024-01-03,1,2,0.5,1.5,10\n", ":2: '20240132' is not a timestamp such as"),
+        (
+            HEADER + "1704100500,1,2,0.5,1.5,10\n2024-01-03,1,2,0.5,1.5,10\n",
+            ":3: '2024-01-03' is not a timestamp in numbers, like the others: write all timestamps in one form",
+        ),
         (HEADER + "1704100500,1,2,0.5,1.5,10\n-inf,1,2,0.5,1.5,10\n", ":3: '-inf' is not a timestamp"),
         (
             HEADER + "1704100500,1,2,0.5,1.5,10\n-99999999999999999999999999.0,1,2,0.5,1.5,10\n",

@@ -188,6 +188,23 @@ def test_contracts_that_expire_are_told_apart(tmp_path: Path) -> None:
     assert "column expiry has 2 values: 2023-03-17, 2023-06-16" in refusal(tmp_path, {"AAPL.csv": one + other})
 
 
+@pytest.mark.parametrize("forms", [("%Y%m%d", "%Y-%m-%d"), ("%Y-%m-%d", "%Y%m%d"), ("%Y%m%d%H%M", "%Y/%m/%d %H:%M")])
+def test_files_may_write_dates_in_different_forms(tmp_path: Path, forms: tuple[str, str]) -> None:
+    one, other = (lambda instant, form=form: instant.strftime(form) for form in forms)
+    files = {"AAPL/1d/a.csv": table(days(30), one), "AAPL/1d/b.csv": table(days(30, START + dt.timedelta(30)), other)}
+    assert stamps(load(tmp_path, files)) == [instant.isoformat() for instant in days(60)]
+
+
+@pytest.mark.parametrize("latest_first", [False, True])
+def test_the_hour_that_occurs_twice(tmp_path: Path, latest_first: bool) -> None:
+    instants = pd.date_range("2023-11-04", "2023-11-06", freq="30min", tz="America/New_York").to_pydatetime().tolist()
+    header, *lines = table(instants, lambda instant: instant.strftime("%Y-%m-%d %H:%M")).splitlines()
+    text = "\n".join([header, *(reversed(lines) if latest_first else lines), ""])
+    history = load(tmp_path, {"AAPL/30min/bars.csv": text}, timezone="America/New_York", interval="30min")
+    assert stamps(history) == [instant.isoformat() for instant in instants]
+    assert [f"{close!r}" for close in history.bars.close.tolist()] == [line.split(",")[4] for line in lines]
+
+
 def test_a_date_format_may_have_an_offset(tmp_path: Path) -> None:
     text = table(days(5), lambda day: f"{day:%d.%m.%Y %H:%M:%S}.000 GMT+0530")
     history = load(tmp_path, {"AAPL.csv": text}, date_format="%d.%m.%Y %H:%M:%S.%f GMT%z")
