@@ -133,15 +133,15 @@ class SymbolSurvey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The return value of a workload function: a trained window."""
+    """The return value of a workload function: a trained window. A dictionary alone is its metrics."""
 
     #: JSON-compatible; undefined values are None, never NaN
     metrics: dict[str, Any]
-    sample_counts: dict[str, int]
+    sample_counts: dict[str, int] = {}
     #: further JSON-compatible entries for metadata.json (parameters, versions, …)
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = {}
     #: seconds by phase, in order
-    phases: dict[str, float]
+    phases: dict[str, float] = {}
     #: as in `WindowSurvey`
     fingerprint: str | None = None
     #: whether the model gives every row of the validation the same prediction: such models are counted; None: not told

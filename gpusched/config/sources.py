@@ -149,7 +149,8 @@ def _from_file(path: Path) -> dict[str, Setting]:
             raise UnknownKeyInFile(place=header, key=section, nearest=_nearest(section, keys()))
         for key, value in table.items():
             place = f"{path}:{lines.get((section, key), 1)}"
-            _require_known(f"{section}.{key}", place, UnknownKeyInFile)
+            if not _is_known(name := f"{section}.{key}"):
+                raise UnknownKeyInFile(place=place, key=name, nearest=_nearest(name, keys()))
             given[f"{section}.{key}"] = Setting(value, place, path.parent)
         if section not in {*SECTIONS, *OPEN_SECTIONS}:  # and empty
             raise UnknownKeyInFile(place=header, key=section, nearest=_nearest(section, [*SECTIONS, *OPEN_SECTIONS]))
@@ -179,12 +180,16 @@ def stray_variables(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _require_known(key: str, place: str, error: type[UnknownKey] = UnknownKey) -> None:
-    """Raise UnknownKey unless the setting exists. Those of the open sections are checked by the workload."""
+def _is_known(key: str) -> bool:
+    """Whether a setting exists. Those of the open sections are checked by the workload."""
     head, _, tail = key.partition(".")
-    if (head in OPEN_SECTIONS and tail) or (head in SECTIONS and tail in SECTIONS[head].__struct_fields__):
-        return
-    raise error(place=place, key=key, nearest=_nearest(key, keys()))
+    return bool((head in OPEN_SECTIONS and tail) or (head in SECTIONS and tail in SECTIONS[head].__struct_fields__))
+
+
+def _require_known(key: str, place: str) -> None:
+    """Raise UnknownKey unless the setting exists."""
+    if not _is_known(key):
+        raise UnknownKey(place=place, key=key, nearest=_nearest(key, keys()))
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

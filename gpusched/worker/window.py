@@ -61,8 +61,7 @@ def run_window(job: WindowJob, report: Report, *, durable: bool = True) -> Windo
         # Taken before the training, which may see the data of that moment or, at worst, newer ones.
         fingerprint = identity.fingerprint(task.symbol, task.start, task.end, None)
         with ImportTimer() as imports:
-            result = function(task, partial.path, report)
-        _check_type(job, result)
+            result = _result(job, function(task, partial.path, report))
         if imports.seconds >= LEAST_S:
             phases = {"import": round(imports.seconds, 6)} | result.phases
             result = msgspec.structs.replace(result, phases=phases)
@@ -127,11 +126,15 @@ def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
     return kind_of_words(str(error), on_cpu=device_type == "cpu") or "raised"
 
 
-def _check_type(job: WindowJob, result: object) -> None:
+def _result(job: WindowJob, returned: object) -> Result:
+    """What a workload has returned: a result, or its metrics alone. Raises BadParameters."""
+    result = Result(metrics=returned) if isinstance(returned, dict) else returned
     if not isinstance(result, Result):
-        raise BadParameters(f"workload {job.workload!r} returned {type(result).__name__}, not gpusched's Result")
+        what = f"{type(returned).__name__}, no Result or metrics"
+        raise BadParameters(f"workload {job.workload!r} returned {what}")
     if taken := sorted(OWN_ENTRIES & result.metadata.keys()):
         raise BadParameters(f"workload {job.workload!r} returned metadata that gpusched writes: {', '.join(taken)}")
+    return result
 
 
 def _metadata(job: WindowJob, task: Task, result: Result, fingerprint: str | None) -> Metadata:

@@ -37,6 +37,13 @@ async def test_a_window_that_succeeds(tmp_path: Path) -> None:
     assert list((b.output / ".partial").iterdir()) == []
 
 
+async def test_a_dictionary_is_the_metrics(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        await b.run("returns_metrics")
+    assert isinstance(b.last, WindowResult)
+    assert (b.last.metrics, b.last.sample_counts, b.last.phases) == ({"auc": 0.5}, {}, {})
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
@@ -49,7 +56,7 @@ async def test_a_window_that_succeeds(tmp_path: Path) -> None:
         (
             "returns_none",
             "bad_parameters",
-            "workload 'tests.worker.workloads:returns_none' returned NoneType, not gpusched's Result",
+            "workload 'tests.worker.workloads:returns_none' returned NoneType, no Result or metrics",
         ),
     ],
 )

@@ -217,6 +217,10 @@ def device_memory(task: Task, directory: Path, report: Report) -> NoReturn:
     raise RuntimeError("[CUDA] out of memory /src/cuda_utils.cpp 10")
 
 
+def returns_metrics(task: Task, directory: Path, report: Report) -> dict[str, float]:
+    return {"auc": 0.5}
+
+
 def returns_none(task: Task, directory: Path, report: Report) -> None:
     return None
 
