@@ -172,7 +172,8 @@ def _instants(path: Path, frame: pd.DataFrame, layout: Layout, line: np.ndarray,
         raise BadData(f"{path}: row {int(line[timestamp.isna().argmax()])} has no timestamp")
     if timestamp.dtype.kind != "M" or layout.time is not None:
         columns = [timestamp] if layout.time is None else [timestamp, frame.iloc[:, layout.time]]
-        table = column_of(path, [[str(value) for value in column] for column in columns], line)
+        texts = [["" if pd.isna(value) else str(value) for value in column] for column in columns]
+        table = column_of(path, texts, line)
         return instants(table, 0, None if layout.time is None else 1, reading.date_format)
     wall = timestamp.dt.tz_localize(None).to_numpy("M8[us]").astype(np.int64)
     if timestamp.dt.tz is None:

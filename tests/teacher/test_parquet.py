@@ -133,6 +133,12 @@ def test_no_file_takes_all_of_the_memory(tmp_path: Path, monkeypatch: pytest.Mon
         load_history(str(tmp_path), str(tmp_path / "cache"), "ABC", Settings())
 
 
+def test_an_empty_time_of_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame({"date": NAIVE, "time": [dt.time(9, 15), None], **COLUMNS})
+    with pytest.raises(BadData, match=r"ABC\.parquet:2: the time of day beside '2024-01-01 00:00:00' is empty"):
+        load(tmp_path, monkeypatch, frame)
+
+
 @pytest.mark.parametrize("none", [None, float("nan"), ""])
 def test_a_symbol_that_only_its_first_row_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, none: object) -> None:
     frame = pd.DataFrame({"Date": NAIVE, **COLUMNS, "symbol": pd.Series(["ABC", none], dtype=object)})
