@@ -352,6 +352,12 @@ def _artifact(row: object, name: str) -> Path:
     return path
 
 
+def _as_written(pandas: str) -> dict[str, Any]:
+    """The option by which this version of pandas reads numbers to the last bit; from 3.1 on it does so without one."""
+    version = tuple(map(int, pandas.split(".")[:2]))
+    return {"float_precision": "round_trip"} if version < (3, 1) else {}
+
+
 def _table(path: Path, *more: str) -> pd.DataFrame:
     """The rows of a file, which has `ts`, and `more` columns. Raises NotIntact."""
     import pandas as pd
@@ -362,8 +368,12 @@ def _table(path: Path, *more: str) -> pd.DataFrame:
         if len(text) > _MOST_BYTES:
             raise NotIntact(path=path, why=f"it unpacks to more than {_MOST_BYTES >> 30} GiB")
         # NA is a symbol, too: only an empty field is a missing value.
-        frame = pd.read_csv(
-            io.BytesIO(text), keep_default_na=False, na_values=[""], dtype={"ts": str, "symbol": str, "split": str}
+        frame: pd.DataFrame = pd.read_csv(
+            io.BytesIO(text),
+            keep_default_na=False,
+            na_values=[""],
+            dtype={"ts": str, "symbol": str, "split": str},
+            **_as_written(pd.__version__),
         )
         for name in ("ts", *more):
             if name not in frame:

@@ -101,7 +101,7 @@ async def _serve(config: Config) -> None:
         gc.freeze()  # modules and functions are never garbage: no collection need look at them again
         notifier.ready(service.summary())
         await runtime.supervisor.stopped()
-        with anyio.move_on_at(service.deadline - time.monotonic() + anyio.current_time()):
+        with anyio.move_on_after(service.deadline - time.monotonic()):
             await runtime.hooks.finished()
         service.report()
 
