@@ -44,8 +44,11 @@ THEIRS = "program_metadata.json"
 _PIECE_BYTES = 128 * 1024
 
 _KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-#: name of a partial directory (label, number, pid), or, with `.old`, of the result that it replaces
-PARTIAL_NAME = re.compile(r".+\.\d+(\.old)?")
+#: the word behind the label in the name of a partial directory
+OURS = "gpusched"
+#: name of a partial directory (label, word, number, pid), or, with `.old`, of the result that it replaces. Nothing else
+#: is ours to remove. 0.1 wrote no word, but its labels have two dates, so that no `thesis.1` is taken for one
+PARTIAL_NAME = re.compile(rf"(.+\.{OURS}|.+_\d{{4}}-\d\d-\d\d_to_\d{{4}}-\d\d-\d\d.*)(\.\d+){{1,2}}(\.old(\.\d+)?)?")
 #: how often the move of a result is tried again because another entry has taken its name meanwhile
 _MOST_STRANGERS = 100
 
@@ -194,7 +197,7 @@ def _create_locked(parent: int, label: str) -> tuple[str, int]:
     another host or in another container; and a sweeper may remove the directory between its creation and its lock.
     """
     for number in itertools.count():
-        name = f"{label}.{number}.{os.getpid()}" if number else f"{label}.{os.getpid()}"
+        name = f"{label}.{OURS}.{number}.{os.getpid()}" if number else f"{label}.{OURS}.{os.getpid()}"
         try:
             os.mkdir(name, dir_fd=parent)
         except FileExistsError:

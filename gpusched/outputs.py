@@ -65,7 +65,7 @@ def remove_results(
         for label, fingerprint in fingerprints.items():
             if artifacts.standing_in(output, label, owner, (fingerprint,)) == "result":
                 # Into `.partial`, where nobody else can exchange it.
-                name = directories.move_aside(label, output, str(os.getpid()), parent)
+                name = directories.move_aside(label, output, f"{artifacts.OURS}.{os.getpid()}", parent)
                 if artifacts.remove_result(name, parent, label, owner, (fingerprint,)):
                     removed += 1
                 elif not directories.place(name, parent, label, output):

@@ -76,7 +76,7 @@ def compare(a: str, b: str, of_a: Sequence[Scored], of_b: Sequence[Scored], metr
         counts = f"{len(of_a)} and {len(of_b)} windows have a model"
         raise NothingInCommon(a=a, b=b, counts=counts)
     both = {pair.window for pair in pairs}
-    of_both = metric_names(window for window in of_b if window.label in both)
+    of_both = frozenset(metric_names(window for window in of_b if window.label in both))
     shared = [name for name in metric_names(of_a) if name in of_both]
     chosen = [require_metric(name, shared) for name in metrics] or shared
     return Comparison(

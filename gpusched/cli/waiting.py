@@ -7,6 +7,7 @@ from pathlib import Path
 from gpusched.cli.next_commands import next_commands
 from gpusched.cli.notes import notes_object, print_notes
 from gpusched.cli.objects import status_object
+from gpusched.cli.standstill import Standstill, follow_to_end
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.connection import Connection, connect
 from gpusched.client.drawing import terminal as render
@@ -33,6 +34,7 @@ class Wait:
         self._as_json = as_json
         self._view = BatchView()
         self._screen = render.RunScreen(render.open_console(stderr=as_json), self._view)
+        self._standstill = Standstill(self._view, self._say_held)
         #: whether it was told that imports take longer than the training
         self._told = False
 
@@ -45,7 +47,7 @@ class Wait:
         try:
             subscription = daemon.subscribe(batch_id)
             if self._as_json:
-                follow(subscription, batch_id)
+                follow_to_end(subscription, batch_id, self._say_held)
             else:
                 with self._screen:
                     follow(subscription, batch_id, self._load, self._see)
@@ -70,14 +72,19 @@ class Wait:
             raise nothing_to_train(map(Untrained.line, [*skipped, *refused]))
         return exit_code(sums, self._spec.limits.max_failure_rate, held=batch.state == "held")
 
+    def _say_held(self, held: str) -> None:
+        self._screen.note(f"Held: {held}")
+
     def _load(self, snapshot: Snapshot) -> None:
         self._screen.load(snapshot, self._batch_id)
+        self._standstill.look()
         for moved in snapshot.ended:  # windows that had ended before anybody looked on
             if moved.key.batch_id == self._batch_id:
                 self._look_for_imports(moved)
 
     def _see(self, update: Update) -> None:
         self._screen.update(update)
+        self._standstill.look()
         self._look_for_imports(update)
 
     def _look_for_imports(self, update: Update) -> None:

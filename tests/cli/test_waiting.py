@@ -168,3 +168,25 @@ def test_whoever_waits_for_a_batch_that_is_held_hears_how_it_goes_on(client: Cli
             )
         client("cancel", "stands")
         finished(client.daemon, "stands")
+
+
+def test_whoever_waits_already_hears_that_all_is_held_that_is_left(client: Client) -> None:
+    """Only those heard it who came later; the others waited for ever, in silence."""
+    with client.daemon.fifo() as release:
+        asked = ("submit", client.symbols("FIFO"), "--name", "halted", *ASKED, "--workers", "1")
+        with client.start(*asked, "--wait", "--json") as shown, client.start(*asked, "--wait") as plain:
+            assert plain.stdout is not None
+            assert shown.stderr is not None
+            assert next(plain.stdout) == "halted\n"
+            with client.start("wait", "halted") as waiting:
+                assert waiting.stderr is not None
+                queued = client.json("windows", "halted", "--status", "queued")["windows"][0]["window"]
+                client("hold", queued)
+                release()
+                held = "the window that is left; `gpusched release halted` lets it go on\n"
+                assert next(waiting.stderr) == f"halted is held: {held}"
+                assert f"Held: {held}" in shown.stderr
+                assert f"Held: {held}" in plain.stdout
+                client("release", queued)
+                release()
+                assert [process.wait(PATIENCE_S) for process in (shown, plain, waiting)] == [0, 0, 0]

@@ -187,11 +187,21 @@ def test_links_in_the_partial_directory_are_not_followed(tmp_path: Path, preciou
     (partial / f"{LABEL}.4242").mkdir(parents=True)
     (partial / f"{LABEL}.4242" / "below").symlink_to(precious)
     (partial / f"{LABEL}.4243").symlink_to(precious)
-    (partial / "thesis").mkdir()
     before = tree(precious)
     assert outputs.sweep_partial(tmp_path / "output") == 1
-    assert sorted(path.name for path in partial.iterdir()) == [f"{LABEL}.4243", "thesis"], "not made by us"
+    assert sorted(path.name for path in partial.iterdir()) == [f"{LABEL}.4243"]
     assert tree(precious) == before
+
+
+def test_only_directories_of_our_names_are_swept(tmp_path: Path) -> None:
+    theirs = ["chapter.1", "chapter.1.old", "gpusched.1", "thesis", f"{LABEL}.backup"]
+    ours = ["mine.gpusched.1", "mine.gpusched.2.1", "mine.gpusched.1.old", "mine.gpusched.1.old.2"]
+    of_0_1 = [f"{LABEL}.1", f"{LABEL}.2.1", f"{LABEL}.1.old", f"{LABEL}_num_leaves=31.1"]
+    for name in (*theirs, *ours, *of_0_1):
+        (tmp_path / ".partial" / name).mkdir(parents=True)
+    assert outputs.sweep_partial(tmp_path) == len(ours) + len(of_0_1)
+    assert outputs.remove_results(tmp_path, {}) == (0, [])
+    assert sorted(path.name for path in (tmp_path / ".partial").iterdir()) == sorted(theirs)
 
 
 # -- obstacles ---------------------------------------------------------------------------------------------------------

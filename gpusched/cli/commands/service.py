@@ -78,7 +78,7 @@ def submit(options: argparse.Namespace) -> int:
             errors.print(note)
         if submitted.changes:
             errors.print(f"It goes on with {'; '.join(submitted.changes)}")
-        if (why := standing.why_held(batch)) is not None:
+        if not options.wait and (why := standing.why_held(batch)) is not None:
             errors.print(f"Held: {why}; {standing.way_on(batch)}")
         if not options.wait:
             return DONE

@@ -13,11 +13,11 @@ from gpusched.cli.commands.batches import load_config
 from gpusched.cli.next_commands import mending_commands
 from gpusched.cli.objects import status_object
 from gpusched.cli.sources import about, reach
+from gpusched.cli.standstill import follow_to_end
 from gpusched.cli.verdict import exit_code, is_nothing
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
-from gpusched.client.following import follow
-from gpusched.client.views.standing import way_on, why_held
+from gpusched.client.views.standing import way_on
 from gpusched.core.statuses import totals
 from gpusched.errors import DONE, INTERRUPTED, NOTHING_TO_TRAIN, UsageError
 from gpusched.protocol import BatchStatus
@@ -115,9 +115,7 @@ def wait_for(socket: Path | None, batch_id: str) -> tuple[int, BatchStatus]:
         # Asked after the subscription began: what ends it later is among the updates.
         batch = asked.batch(batch_id).batch
         if batch.state in ("waiting", "open"):
-            if (why := why_held(batch)) is not None:
-                print(f"{batch_id} is held: {why}; {way_on(batch)}", file=sys.stderr)  # noqa: T201
-            follow(subscription, batch_id)
+            follow_to_end(subscription, batch_id, lambda held: print(f"{batch_id} is held: {held}", file=sys.stderr))  # noqa: T201
         return _ended(asked, batch_id)
 
 

@@ -28,8 +28,14 @@ def why_held(batch: BatchStatus) -> str | None:
     held = batch.counts.get("held", 0)
     if batch.held_reason is not None or batch.state != "open" or not held:
         return batch.held_reason
-    left = tally(batch.counts, UNFINISHED)
-    return None if left > held else f"{'the window that is' if held == 1 else f'all {held} windows that are'} left"
+    return all_held(held, tally(batch.counts, UNFINISHED))
+
+
+def all_held(held: int, left: int) -> str | None:
+    """The windows that are left of a batch, in words, if all of them are held; None if not, or if none is left."""
+    if not held or left > held:
+        return None
+    return f"{'the window that is' if held == 1 else f'all {held} windows that are'} left"
 
 
 def failures(batch: BatchStatus) -> int:
@@ -68,5 +74,11 @@ def by_urgency(batches: Sequence[BatchStatus]) -> list[BatchStatus]:
 
 def way_on(batch: BatchStatus) -> str:
     """How a batch that the daemon holds goes on: a sentence with the command."""
-    release = f"`gpusched release {batch.id}`"
-    return f"once that is mended, {release} has it looked at again" if batch.waits else f"{release} lets it go on"
+    if batch.waits:
+        return f"once that is mended, `gpusched release {batch.id}` has it looked at again"
+    return lets_go_on(batch.id)
+
+
+def lets_go_on(batch_id: str) -> str:
+    """How a batch goes on of which windows are held: a sentence with the command."""
+    return f"`gpusched release {batch_id}` lets it go on"

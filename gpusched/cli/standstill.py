@@ -1,0 +1,45 @@
+"""Whoever waits for a batch hears when every window that is left of it is held: nothing of it starts any more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from gpusched.client.connection import Subscription
+from gpusched.client.following import follow
+from gpusched.client.views.batch import BatchView
+from gpusched.client.views.standing import all_held, lets_go_on
+from gpusched.core.events import Update
+from gpusched.protocol import Snapshot
+
+
+class Standstill:
+    """Says what is held, once all is that is left of the batch that `view` shows, and again after a release."""
+
+    def __init__(self, view: BatchView, say: Callable[[str], None]) -> None:
+        self._view = view
+        self._say = say
+        self._told = False
+
+    def look(self) -> None:
+        """To be called whenever the view has changed."""
+        why = all_held(self._view.held, self._view.total - self._view.done)
+        if why is not None and not self._told:
+            self._say(f"{why}; {lets_go_on(self._view.batch_id)}")
+        self._told = why is not None
+
+
+def follow_to_end(subscription: Subscription, batch_id: str, say: Callable[[str], None]) -> None:
+    """Wait until a batch is finished, held or gone; nothing but a standstill is told. Raises as `follow` does."""
+    view = BatchView()
+    standstill = Standstill(view, say)
+
+    def load(snapshot: Snapshot) -> None:
+        view.load(snapshot, batch_id, time.monotonic())
+        standstill.look()
+
+    def see(update: Update) -> None:
+        view.apply(update, time.monotonic())
+        standstill.look()
+
+    follow(subscription, batch_id, load, see)
