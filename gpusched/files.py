@@ -179,6 +179,18 @@ def write_whole(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666, durab
     file.close()
 
 
+def write_named(path: Path, content: bytes) -> None:
+    """Write the file that a user names: whole or not at all, where it is one.
+
+    Into a device or a pipe it is written, such as /dev/stdout, which root would replace by a file otherwise; of a link,
+    the file behind it is replaced. Raises OSError.
+    """
+    if path.exists() and not path.is_file():
+        create(path, content)
+    else:
+        write_whole(Path(os.path.realpath(path)), (content,))
+
+
 @contextlib.contextmanager
 def replacing(name: str, dir_fd: int, *, mode: int = 0o666, durable: bool = True) -> Iterator[IO[bytes]]:
     """A new file that takes its name when the context is left, or is removed after an error.

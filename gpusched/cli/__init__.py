@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ BUG = "this is a bug: run the command again with --debug and report its output"
 def run(arguments: Sequence[str]) -> int:
     """Carry out a command line and return its exit code. No traceback reaches the user without --debug."""
     _reserve_streams()
+    _spell_out(sys.stdout)
     try:
         # A lost stderr must not end a command: its answer goes to stdout.
         with expendable("stderr"):
@@ -114,6 +116,12 @@ def _reserve_streams() -> None:
             opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is `descriptor`
             if getattr(sys, name) is None:
                 setattr(sys, name, os.fdopen(opened, "r" if descriptor == 0 else "w", closefd=False))
+
+
+def _spell_out(stream: TextIO) -> None:
+    """Have letters that the encoding of `stream` lacks written as `\\u2013`, as stderr does, in place of an error."""
+    if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _settle(stream: TextIO | None) -> None:

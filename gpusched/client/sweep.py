@@ -174,7 +174,9 @@ def _axis(text: str) -> Axis:
     key, equals, values = text.partition("=")
     if not equals or not key.strip() or not values.strip():
         raise BadParam(text=text, why="expected KEY=VALUE,VALUE")
-    return [{key.strip(): value} for value in _values(values)]
+    if "" in (given := _values(values)) and '""' not in values and "''" not in values:
+        raise BadParam(text=text, why='there is nothing beside a comma (empty text is written as "")')
+    return [{key.strip(): value} for value in given]
 
 
 def _values(text: str) -> list[Any]:
@@ -195,6 +197,7 @@ def _value(text: str) -> Any:
 
 def _toml(text: str) -> Any:
     """A TOML value as JSON has it: dates are text. Raises ValueError for what is no TOML, and for nan and inf."""
+    parse_toml(f"value = [{text}]")  # fails behind a comment: `5#a` is text, and not the point of `5#b`
     value = msgspec.to_builtins(parse_toml(f"value = {text}")["value"])
     json.dumps(value, allow_nan=False)
     return value

@@ -10,6 +10,7 @@ accounted for by one of these kills, as long as some are left.
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Collection, Iterator
@@ -137,8 +138,8 @@ class HostMemory:
 def _memory_groups(proc: Path) -> Iterator[tuple[int, Path, Path]]:
     """Control groups that limit memory here: version, this process's group, and the outermost group that it sees."""
     try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-        mounts = (proc / "self" / "mountinfo").read_text().splitlines()
+        lines = _lines_of_paths(proc / "self" / "cgroup")
+        mounts = _lines_of_paths(proc / "self" / "mountinfo")
     except OSError:
         return
     paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
@@ -159,6 +160,11 @@ def _memory_groups(proc: Path) -> Iterator[tuple[int, Path, Path]]:
             group = group if group.is_dir() else Path(top)
             if (group / _NAMES[version].used).exists() or version == 1:
                 yield version, group, Path(top)
+
+
+def _lines_of_paths(file: Path) -> list[str]:
+    """The lines of a file with paths, which may have any bytes in them but an end of a line."""
+    return os.fsdecode(file.read_bytes()).removesuffix("\n").split("\n")
 
 
 def _numbers(file: Path, unit: int = 1) -> dict[str, int]:

@@ -160,12 +160,15 @@ class Stages:
         for name in request.after:
             status = self._store.batch(name)
             if self._row(name) is not None or (status is not None and status.state != "finished"):
-                return
+                continue
             if why := _obstacle(name, status, request):
                 self._hold(row, why)
                 return
             assert status is not None
             indexes.append(str(Path(status.output_dir, INDEX)))
+        if len(indexes) < len(request.after):
+            self._hold(row, None)
+            return
         spec = msgspec.structs.replace(request.spec, after=tuple(indexes))
         due = msgspec.structs.replace(request, spec=spec, after=(), not_before=0.0)
         peer = None if row.peer is None else msgspec.json.decode(row.peer, type=Peer)
@@ -192,11 +195,13 @@ class Stages:
         self._on_change()
         log.info("stage started batch=%s after=%s", row.batch_id, ",".join(request.after))
 
-    def _hold(self, row: StagedRow, why: str) -> None:
+    def _hold(self, row: StagedRow, why: str | None) -> None:
+        """Hold a stage with the reason, or have it wait again with None."""
         if row.held == why:
             return
         self._store.staged.hold(row.batch_id, why)
-        log.warning("stage held batch=%s reason=%s", row.batch_id, why)
+        if why is not None:
+            log.warning("stage held batch=%s reason=%s", row.batch_id, why)
         self._on_change()
 
     def _row(self, batch_id: str) -> StagedRow | None:

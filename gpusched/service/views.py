@@ -58,6 +58,10 @@ def batches(store: Store) -> Iterator[BatchStatus]:
     yield from map(stage_status, staged.values())
 
 
+#: the last that the calendar has in every zone; a stage may wait for a later one, and is to be listed all the same
+_LAST_INSTANT = dt.datetime(9999, 12, 30, tzinfo=dt.UTC).timestamp()
+
+
 def stage_status(row: StagedRow) -> BatchStatus:
     """A stage, as a batch without windows."""
     return BatchStatus(
@@ -87,7 +91,8 @@ def _waits(request: Submit) -> str:
         verb = succeeded if request.only_if == "succeeded" else finished
         waits.append(f"until {' and '.join(request.after)} {verb}")
     if request.not_before:
-        waits.append(f"until {dt.datetime.fromtimestamp(request.not_before).astimezone():%Y-%m-%d %H:%M:%S%z}")
+        at = min(max(request.not_before, 0.0), _LAST_INSTANT)
+        waits.append(f"until {dt.datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M:%S%z}")
     return " and ".join(waits)
 
 

@@ -125,7 +125,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         if finding != "ok":
             raise StoreCorrupt(path=path, cause=finding)
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        sql = (Path(__file__).parent / "migrations" / script).read_text()
+        sql = (Path(__file__).parent / "migrations" / script).read_text("utf-8")
         try:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {sql}; PRAGMA application_id = {APPLICATION_ID};"

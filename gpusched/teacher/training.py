@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -42,6 +42,8 @@ _PLACE = re.compile(r" at \S+, line \d+ *\.\s*$")
 _DIFFERS = "may be non-deterministic"
 #: a line of a model's record of its parameters: a whole number, another number, or words
 _PARAMETER = re.compile(r"^\[(.*?): (?:(-?\d+)|(-?\d+(?:\.\d*)?(?:e[-+]?\d+)?)|(.*))\]$", re.MULTILINE)
+#: a whole number as LightGBM reads it
+_WHOLE = re.compile(r"[+-]?\d+")
 _MEMORY = re.compile(r"memory|alloc", re.IGNORECASE)
 
 
@@ -130,14 +132,28 @@ def try_once(params: bytes) -> None:
 
 
 def try_parameters(params: dict[str, Any]) -> None:
-    """Train two rounds on random numbers. Raises BadParameters for a value that LightGBM refuses on the CPU."""
+    """Train two rounds on random numbers.
+
+    Raises BadParameters for a value that LightGBM refuses on the CPU, or takes for another one.
+    """
     rows, train = 250, 200
     matrix = np.random.default_rng(0).normal(size=(rows, len(FEATURES)))
     split = Split(np.arange(train), np.arange(train, rows))
     few = params | {"num_iterations": min(2, params["num_iterations"]), "device_type": "cpu"}
     set_threads(1)
     with _refusals("cpu"):
-        _boost(matrix[:, 0] > 0, split, matrix, few, None, lambda phase, round=0, rounds=0: None)
+        text, _ = _boost(matrix[:, 0] > 0, split, matrix, few, None, lambda phase, round=0, rounds=0: None)
+    _require_unwrapped(few, trained_parameters(text))
+
+
+def _require_unwrapped(params: Mapping[str, Any], trained: Mapping[str, str | int | float]) -> None:
+    """Raise BadParameters for a whole number of more than 32 bits, which LightGBM cuts to its last 32 in silence."""
+    for name, value in params.items():
+        number, took = _WHOLE.fullmatch(str(value)), trained.get(name)
+        if number and isinstance(took, int) and took != int(number[0]) and abs(int(number[0])) >= 2**31:
+            raise BadParameters(
+                f"LightGBM parameter {name}: its whole numbers have 32 bits, so {value} would count as {took}"
+            )
 
 
 @contextlib.contextmanager

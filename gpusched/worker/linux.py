@@ -169,8 +169,8 @@ def _heap_end() -> int:
 
 
 def thread_names() -> list[str]:
-    """The names of this process's threads, the main one first."""
-    return [(task / "comm").read_text().strip() for task in sorted(_OWN_TASKS.iterdir(), key=_number)]
+    """The names of this process's threads, the main one first. The kernel cuts them at 15 bytes, also amid a letter."""
+    return [(task / "comm").read_text("utf-8", "replace").strip() for task in sorted(_OWN_TASKS.iterdir(), key=_number)]
 
 
 def _number(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gpusched.cli import run
 from tests.cli.shells import DATES, Shell
 from tests.end_to_end.support import Command
 from tests.waiting import PATIENCE_S
@@ -43,6 +45,13 @@ def test_a_full_disk_below_stderr_costs_no_plan(gpusched: Command) -> None:
     """Notes go to stderr, the answer to stdout."""
     done = to_full_disk(gpusched, "plan", "symbols.txt", *DATES, full="stderr", unbuffered="1")
     assert "2022-01-01_to_" in done.stdout
+
+
+def test_letters_that_a_stream_lacks_are_spelt_out(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors="strict"))
+    assert run(["config", "--set", "run.output=é"]) == 0
+    assert b"\\xe9" in written.getvalue()
 
 
 def to_full_disk(gpusched: Command, *typed: str, full: str, unbuffered: str) -> subprocess.CompletedProcess[str]:

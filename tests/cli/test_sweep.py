@@ -34,6 +34,7 @@ def test_values_are_what_toml_says_or_text() -> None:
     assert points("a.x=gbdt, dart,3") == [{"a.x": "gbdt"}, {"a.x": "dart"}, {"a.x": 3}]
     assert points('a.x="1,2",[1, 2],{ b = 1 }') == [{"a.x": "1,2"}, {"a.x": [1, 2]}, {"a.x": {"b": 1}}]
     assert points("a.x=nan,2022-01-01") == [{"a.x": "nan"}, {"a.x": DAY}]
+    assert points("a.x=5#a,5#b") == [{"a.x": "5#a"}, {"a.x": "5#b"}]
     assert points() == []
 
 
@@ -85,6 +86,9 @@ def test_a_value_that_is_nested_without_end_is_text() -> None:
         (("a.x",), "expected KEY=VALUE,VALUE"),
         (("=1",), "expected KEY=VALUE,VALUE"),
         (("a.x=",), "expected KEY=VALUE,VALUE"),
+        (("a.x=,",), "there is nothing beside a comma"),
+        (("a.x=31,,63",), "there is nothing beside a comma"),
+        (("a.x=gbdt,",), "there is nothing beside a comma"),
         (("a.x=1", "a.x=2"), "a.x is given twice: by --param and by another one"),
         (
             (f"a.x={','.join(map(str, range(MOST_POINTS + 1)))}",),

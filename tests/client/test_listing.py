@@ -18,7 +18,7 @@ from rich.text import Text
 
 from gpusched.cli import sources
 from gpusched.cli.commands import queries, results, settings
-from gpusched.client.drawing.listing import Cell, print_listing
+from gpusched.client.drawing.listing import Cell, print_json, print_listing
 from gpusched.client.drawing.terminal import open_console
 from gpusched.core.model import (
     DataNote,
@@ -354,3 +354,17 @@ def test_names_of_columns_are_one_line_without_control_characters(capsys: pytest
     """Metrics of a workload of one's own are columns, and may be called anything."""
     print_listing(["window", "\x1b[31mau\tc\n"], [["a", 1]], styles={})
     assert capsys.readouterr().out == "window\t\N{REPLACEMENT CHARACTER}[31mau c \na\t1\n"
+
+
+def test_a_number_that_a_user_has_named_is_no_instant(capsys: pytest.CaptureFixture[str]) -> None:
+    """A metric `recall_at` of 0.8 was printed as 1970-01-01, and one of 1e12 was an internal error."""
+    deep: dict[str, object] = {"at": 1e12}
+    for _ in range(500):
+        deep = {"deep": deep}
+    theirs = ["metrics", "sample_counts", "phases", "parameters", "settings", "points", "values", "a", "b"]
+    given = {name: {"recall_at": 0.8, "workload.stop_at": 1e12, "deep": deep} for name in theirs}
+    print_json({"results": [{"finished_at": 0.5, "at": 1, **given}]})
+    printed = json.loads(capsys.readouterr().out)["results"][0]
+    assert printed.pop("finished_at") == "1970-01-01T00:00:00.500+00:00"
+    assert printed.pop("at") == "1970-01-01T00:00:01.000+00:00"
+    assert printed == given

@@ -27,9 +27,11 @@ class Machine:
         line, mount = f"0::{path}", "cgroup2 cgroup2 rw"
         if version == 1:
             line, mount = f"4:memory:{path}", "cgroup none rw,memory"
-        (self.proc / "self" / "cgroup").write_text(f"9:cpu:/\n{line}\n" if version == 1 else f"{line}\n")
-        (self.proc / "self" / "mountinfo").write_text(
-            f"1 0 8:1 / / rw - ext4 /dev/vda rw\n30 1 0:26 {root} {self.top} rw,nosuid shared:9 - {mount}\n"
+        groups = f"9:cpu:/\n{line}\n" if version == 1 else f"{line}\n"
+        (self.proc / "self" / "cgroup").write_bytes(os.fsencode(groups))
+        mounts = f"30 1 0:26 {root} {self.top} rw,nosuid shared:9 - {mount}\n"
+        (self.proc / "self" / "mountinfo").write_bytes(
+            b"1 0 8:1 / /\xff\x0c rw - ext4 /dev/vda rw\n" + os.fsencode(mounts)
         )
         (self.proc / "meminfo").write_text("MemTotal: 1024000 kB\nMemAvailable: 512000 kB\nHugePages_Total: 0\n")
         self.kill(0)
@@ -79,6 +81,13 @@ def test_a_container_that_sees_its_groups_from_outside(tmp_path: Path, version: 
     machine = Machine(tmp_path, version, path="/docker/abc", root=root)
     machine.group = machine.top
     machine.limit(machine.top, str(300 * MIB), 100, 0)
+    assert machine.reading().free_bytes == 200 * MIB
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_name_of_a_group_may_have_any_bytes(tmp_path: Path, version: int) -> None:
+    machine = Machine(tmp_path, version, path=os.fsdecode(b"/a/\xff\x0c"))
+    machine.limit(machine.group, str(300 * MIB), 100, 0)
     assert machine.reading().free_bytes == 200 * MIB
 
 

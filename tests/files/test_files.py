@@ -180,6 +180,23 @@ def test_a_whole_file_replaces_a_link_and_not_its_target(tmp_path: Path, preciou
     assert (tmp_path / ".ours.txt.tmp").is_symlink(), "not ours to remove"
 
 
+def test_a_pipe_and_a_link_that_a_user_names_stay_what_they_are(tmp_path: Path) -> None:
+    pipe, target, link = tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        files.write_named(pipe, b"text")
+        assert (os.read(reader, 9), pipe.is_fifo()) == (b"text", True)
+    finally:
+        os.close(reader)
+    link.symlink_to(target)
+    for content in (b"new", b"newer"):
+        files.write_named(link, content)
+        assert (target.read_bytes(), link.is_symlink()) == (content, True)
+    with pytest.raises(IsADirectoryError):
+        files.write_named(tmp_path, b"text")
+
+
 def test_what_a_dead_writer_left_is_taken_away_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     left, path = tmp_path / ".file.tmp", tmp_path / "file"
     left.write_text("half")

@@ -16,6 +16,7 @@ import anyio
 import msgspec
 import pytest
 
+from gpusched import clock
 from gpusched.cli.commands.stages import AfterNothing, BadInstant, instant, stage, wait_for
 from gpusched.core.model import BatchSpec
 from gpusched.errors import InputError, StoreFull
@@ -117,6 +118,11 @@ def test_a_stage_is_held_after_a_failure_and_goes_on_after_a_retry(tmp_path: Pat
         spec = msgspec.structs.replace(daemon.spec("BAD"), workload=f"{tmp_path}:stage:teacher")
         client.submit(spec, source="s", name="t")
         finished(daemon, "t")
+        never = client.submit(spec, source="s", name="never", not_before=1e18).batch
+        assert never.waits.startswith("until 9999-12-")
+        client.submit(spec, source="s", name="both", after=("never", "t"))
+        until(updates, lambda delta: isinstance(delta, Snapshot) and ("both", "held") in states(delta.batches))
+        assert client.batch("both").batch.held_reason == "1 window of t has failed"
         assert client.submit(spec, source="s", name="s", after=("t",)).batch.state == "waiting"
         until(updates, lambda delta: isinstance(delta, Snapshot) and ("s", "held") in states(delta.batches))
         batch = client.batch("s").batch
@@ -127,6 +133,7 @@ def test_a_stage_is_held_after_a_failure_and_goes_on_after_a_retry(tmp_path: Pat
         assert finished(daemon, "t").counts == {"succeeded": 1}
         until(updates, lambda delta: isinstance(delta, BatchAnnounced) and delta.batch.id == "s")
         assert finished(daemon, "s").counts == {"succeeded": 1}
+        patiently(lambda: client.batch("both").batch.state == "waiting", patience_s=PATIENCE_S)
 
 
 def test_a_release_does_not_wait_for_the_instant(tmp_path: Path) -> None:
@@ -147,8 +154,22 @@ def test_instants() -> None:
     assert instant(None) == 0.0
     assert now < instant("00:00") <= now + 86400 + 3600
     assert instant("2024-12-31T18:00+00:00") == 1735668000.0
-    with pytest.raises(BadInstant):
-        instant("tomorrow")
+    for text in ("tomorrow", "0001-01-01T00:00", "24:00"):
+        with pytest.raises(BadInstant):
+            instant(text)
+
+
+def test_instants_where_summer_time_begins_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "EST5EDT,M3.2.0,M11.1.0")
+        time.tzset()
+        hour = 3600.0
+        evening = instant("2027-11-06T20:00")
+        there.setattr(clock, "wall", lambda: evening)
+        assert instant("18:00") == evening + 23 * hour == instant("2027-11-07T18:00")
+        assert instant("2027-03-14T02:30") == instant("2027-03-14T03:30") == instant("2027-03-14T01:30") + hour
+        assert instant("9999-12-31T23:59-10:00") > evening
+    time.tzset()
 
 
 def test_a_condition_needs_batches_that_it_is_about() -> None:

@@ -100,6 +100,9 @@ async def test_the_built_in_workload_asks_lightgbm(tmp_path: Path) -> None:
         assert ".cpp" not in said
         said = await refusal(engine, own, {"lightgbm": {"num_leaves": "many"}}, **origins)
         assert 'num_leaves should be of type int, got "many"' in said
+        for wide in (4294967303, "4294967303"):
+            said = await refusal(engine, own, {"lightgbm": {"num_leaves": wide, "lambda_l1": 5_000_000_000}}, **origins)
+            assert "num_leaves: its whole numbers have 32 bits, so 4294967303 would count as 7" in said
 
 
 async def test_a_window_gets_the_settings_that_were_made(tmp_path: Path) -> None:

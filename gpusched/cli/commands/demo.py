@@ -51,8 +51,8 @@ def demo(options: argparse.Namespace) -> int:
     try:
         directory.mkdir(parents=True)
         symbols = sample.write_sample(directory)
-        (directory / "symbols.txt").write_text("".join(f"{symbol}\n" for symbol in symbols))
-        (directory / "config.toml").write_text(CONFIG)
+        (directory / "symbols.txt").write_text("".join(f"{symbol}\n" for symbol in symbols), encoding="utf-8")
+        (directory / "config.toml").write_text(CONFIG, encoding="utf-8")
     except FileExistsError:
         raise DemoExists(path=shlex.quote(options.directory)) from None
     except OSError as error:

@@ -34,7 +34,7 @@ def report(options: argparse.Namespace) -> int:
         comparison = compare(options.batch, options.other, of_lines(content.results), of_lines(other.results), metrics)
     text = page(content, comparison)
     try:
-        files.write_whole(path, (text.encode(),))
+        files.write_named(path, text.encode())
     except OSError as error:
         raise CannotWrite(path=path, why=error.strerror or error) from error
     if options.json:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from gpusched import clock
 from gpusched.cli.commands.batches import load_config
 from gpusched.cli.next_commands import mending_commands
 from gpusched.cli.objects import status_object
@@ -54,17 +55,18 @@ def stage(options: argparse.Namespace) -> Stage:
 def instant(text: str | None) -> float:
     """Seconds since the epoch of a time of day, the next one to come, or of a date and time; 0 for None.
 
-    Without an offset it is local time. Raises BadInstant.
+    Without an offset it is local time; one that summer time leaves out is as much later. Raises BadInstant.
     """
     if text is None:
         return 0.0
     try:
         if len(text) <= len("18:00:00"):
-            now = dt.datetime.now().astimezone()
-            moment = dt.datetime.combine(now.date(), dt.time.fromisoformat(text)).astimezone()
-            return (moment if moment > now else moment + dt.timedelta(days=1)).timestamp()
-        return dt.datetime.fromisoformat(text).astimezone().timestamp()
-    except ValueError:
+            now = clock.wall()
+            moment = dt.datetime.combine(dt.datetime.fromtimestamp(now), dt.time.fromisoformat(text))
+            # A day later by the calendar, which is 23 or 25 hours where summer time begins or ends.
+            return (moment if moment.timestamp() > now else moment + dt.timedelta(days=1)).timestamp()
+        return dt.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
         raise BadInstant(text=text) from None
 
 

@@ -21,6 +21,12 @@ FEWEST_CELLS = 12
 #: a text that a listing is printed for gives way down to so many, after columns beside it were left out
 CHIEF_CELLS = 24
 
+#: names of mappings in which a workload or a sweep has named things, or by which `results --by` has values: a metric
+#: `recall_at` is no instant. `a` and `b` are the metrics of a window that `compare` compares
+_NAMED_BY_USERS = frozenset(
+    {"metrics", "sample_counts", "phases", "parameters", "settings", "points", "values", "a", "b"}
+)
+
 #: cells that are aligned to the right
 _NUMBER = re.compile(r"(-?[\d.,]*\d[%M]?)?")
 
@@ -147,12 +153,12 @@ def _for_programs(cell: Cell) -> str:
 
 
 def _with_dates(value: Any) -> Any:
-    """Numbers under `at` and `…_at` are instants everywhere in the protocol."""
+    """Numbers under `at` and `…_at` are instants everywhere in the protocol, but not where names are the user's own."""
     if isinstance(value, dict):
-        return {
-            key: iso(item)
-            if isinstance(item, int | float) and (key == "at" or str(key).endswith("_at"))
-            else _with_dates(item)
-            for key, item in value.items()
-        }
+        return {key: item if key in _NAMED_BY_USERS else _dated(str(key), item) for key, item in value.items()}
     return [_with_dates(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _dated(name: str, value: Any) -> Any:
+    is_instant = isinstance(value, int | float) and (name == "at" or name.endswith("_at"))
+    return iso(value) if is_instant else _with_dates(value)

@@ -348,7 +348,7 @@ def _module(workload: str) -> str:
 def _installed_version() -> str | None:
     """The version of gpusched's files, which a new launcher would have; None while they are being replaced."""
     try:
-        match = re.search(r"^__version__ = \"(.+)\"$", _VERSION_FILE.read_text(), re.MULTILINE)
+        match = re.search(r"^__version__ = \"(.+)\"$", _VERSION_FILE.read_text("utf-8"), re.MULTILINE)
     except OSError:
         return None
     return match[1] if match else None
