@@ -348,6 +348,7 @@ def browse(path: Path, *options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 @needs_browser
 def test_a_browser_draws_it(tmp_path: Path) -> None:
     path = tmp_path / "report.html"

@@ -245,6 +245,7 @@ def small_disks(service: Daemon) -> Iterator[list[Path]]:
         subprocess.run(["umount", "--lazy", place], check=False)
 
 
+@pytest.mark.thorough
 def test_each_fault_once(service: Daemon, small_disks: list[Path]) -> None:
     storm = Storm(service, 3, small_disks)
     weather(service, storm, list(storm.faults), batches=2, windows=10)

@@ -23,6 +23,7 @@ def _defined(score: Callable[[], float]) -> float | None:
     return None if math.isnan(value) else value
 
 
+@pytest.mark.thorough
 @given(examples)
 def test_equal_to_scikit_learn(rows: Examples) -> None:
     labels = np.array([label for label, _ in rows])
