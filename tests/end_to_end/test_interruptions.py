@@ -91,14 +91,7 @@ def test_one_interrupt_lets_the_running_windows_finish(gpusched: Command, fifo: 
 
 @pytest.mark.thorough
 def test_two_interrupts_stop_them(gpusched: Command, fifo: Path) -> None:
-    process = _start_waiting(gpusched, fifo)
-    process.send_signal(signal.SIGINT)
-    _until(process, "Draining")
-    process.send_signal(signal.SIGINT)
-    _until(process, "Stopping")
-    process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130
-    assert wait_for_descendants() == 0
+    _stop_by_two_interrupts(gpusched, fifo)
     assert len(list((gpusched.directory / "out").glob("FIFO*/model.txt"))) == 1
     fifo.write_bytes(b"." * 24)
     ended = gpusched.json(*WAITING)
@@ -155,14 +148,7 @@ def test_a_kernel_without_pidfds_will_do(gpusched: Command, fifo: Path) -> None:
     command = ("--set", "run.workload=gpusched.command:run_command", "--set", "command.line=true")
     windows = gpusched.json("run", "symbols.txt", "-o", "own", *command)["windows"]
     assert windows["succeeded"] == windows["total"] > 0
-    process = _start_waiting(gpusched, fifo)
-    process.send_signal(signal.SIGINT)
-    _until(process, "Draining")
-    process.send_signal(signal.SIGINT)
-    _until(process, "Stopping")
-    process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130
-    assert wait_for_descendants() == 0
+    _stop_by_two_interrupts(gpusched, fifo)
 
 
 def _start_waiting(gpusched: Command, fifo: Path) -> subprocess.Popen[str]:
@@ -172,6 +158,17 @@ def _start_waiting(gpusched: Command, fifo: Path) -> subprocess.Popen[str]:
     fifo.write_bytes(b".")
     next(finished_lines(process))
     return process
+
+
+def _stop_by_two_interrupts(gpusched: Command, fifo: Path) -> None:
+    process = _start_waiting(gpusched, fifo)
+    process.send_signal(signal.SIGINT)
+    _until(process, "Draining")
+    process.send_signal(signal.SIGINT)
+    _until(process, "Stopping")
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert wait_for_descendants() == 0
 
 
 def _until(process: subprocess.Popen[str], word: str) -> str:
