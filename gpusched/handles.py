@@ -1,4 +1,4 @@
-"""Handles of processes: pidfds, or what stands in for them where the kernel has none.
+"""Handles of processes: pidfds, or their numbers where the kernel has none.
 
 Those before Linux 5.3 do not, nor do some sandboxes: containers on RHEL 8, gVisor of some years, strict filters.
 """

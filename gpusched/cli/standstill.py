@@ -14,7 +14,7 @@ from gpusched.protocol import Snapshot
 
 
 class Standstill:
-    """Says what is held, once all is that is left of the batch that `view` shows, and again after a release."""
+    """Tells of held windows once nothing else is left of the batch that `view` shows, and again after a release."""
 
     def __init__(self, view: BatchView, say: Callable[[str], None]) -> None:
         self._view = view

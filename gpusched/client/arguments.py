@@ -1,4 +1,4 @@
-"""The arguments of a program: what numpy, pandas and notebooks hand to `gpusched.submit`, as Python's own values.
+"""The arguments of a program: values that numpy, pandas and notebooks hand to `gpusched.submit`, as Python's own.
 
 None of the libraries is imported: their values tell by themselves what they stand for.
 """
@@ -101,13 +101,13 @@ def _values(name: str, given: Any) -> list[Any]:
 
 
 def _refuse_nan(name: str, value: Any) -> None:
-    """Raise BadArgument for what has no place in JSON, where it would become null."""
+    """Raise BadArgument for a number that JSON does not have, where it would become null."""
     if isinstance(value, float) and not math.isfinite(value):
         raise BadArgument(name=name, wanted="numbers", given=value)
 
 
 def _listed(given: Any, name: str, wanted: str) -> list[Any]:
-    """The elements of a list, or of what is as good as one.
+    """The elements of a list, an array or a column.
 
     A text would be its characters, a table the names of its columns, and a set another order in each process.
     """

@@ -30,7 +30,7 @@ MOST_BYTES = 16 << 20
 #: placeholders whose values a survey knows
 _DATES = frozenset(("start", "end"))
 _OF_WINDOW = _DATES | {"symbol", "data_root"}
-#: what stands between the words of a shell's line; only programs and scripts count there, since `>> calls.log` names
+#: characters between the words of a shell's line; only programs and scripts count there, since `>> calls.log` names
 #: a file that the program itself changes
 _BETWEEN = re.compile(r"[\s;&|<>()'\"`]+")
 _SCRIPTS = (".py", ".sh", ".bash", ".r", ".jl", ".pl", ".rb", ".js", ".lua")
