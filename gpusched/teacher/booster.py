@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpusched.teacher.bars import Floats
+from gpusched.teacher.installed import library
 from gpusched.teacher.labels import Labels
-from gpusched.teacher.runtime import library
 from gpusched.workload import BadParameters
 
 #: constants of the C API

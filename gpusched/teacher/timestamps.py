@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from gpusched.teacher import wording
+from gpusched.teacher import timestamp_hints
 from gpusched.teacher.bars import DAY_US, NAIVE, Integers
 from gpusched.teacher.tables import Characters, Table, as_bytes
 from gpusched.workload import BadData
@@ -74,7 +74,7 @@ def _read(table: Table, column: int, texts: Callable[[], list[str]]) -> Instants
     try:
         return _numbers(characters) or _in_groups(characters, _moments)
     except _NotRead as error:
-        cause, remedy = (error.cause, "") if error.cause else wording.timestamp_cause(texts(), error.row)
+        cause, remedy = (error.cause, "") if error.cause else timestamp_hints.cause_and_remedy(texts(), error.row)
         text = table.shown(error.row, column)
         raise BadData(f"{table.place(error.row)}: {text} is not a timestamp{cause}", remedy=remedy) from None
 
