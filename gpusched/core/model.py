@@ -110,6 +110,8 @@ class WindowResult(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="res
     seconds: float
     #: the new name, in the same directory, of something else that stood at `artifacts_path` and was moved aside
     moved_aside: str | None = None
+    #: whether its code or data are no longer those that it was planned with
+    changed: bool = False
     #: whether the model gives every row of the validation the same prediction; None: not told
     constant: bool | None = None
     #: of a result that is reused; None: it is new, or from before 0.2
