@@ -290,7 +290,6 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 # -- devices ---------------------------------------------------------------------------------------------------------
 
-
 #: `trying`: a trial is under way; `suspect`: a window on it was killed but does not die; `silent`: its node does not
 #: answer; `gone`: the device has vanished, and leaves the pool after its windows
 Health = Literal["open", "trying", "draining", "suspect", "quarantined", "silent", "gone"]
@@ -374,7 +373,6 @@ class HostReading(msgspec.Struct, frozen=True, kw_only=True):
 
     #: name of the node; empty: this machine
     host: str = ""
-
     total_bytes: int | None = None
     #: memory that could be used without swapping
     free_bytes: int | None = None
