@@ -14,8 +14,8 @@ from typing import NoReturn
 
 from gpusched import shared
 from gpusched.worker import inputs, linux, settings, survey, trial, window
-from gpusched.worker.messages import Fork, InputsJob, SettingsJob, SurveyJob, WindowJob
-from gpusched.worker.stream import ORPHANED
+from gpusched.worker.messages import Fork, InputsJob, Job, SettingsJob, Started, SurveyJob, TrialJob, WindowJob
+from gpusched.worker.stream import ORPHANED, Stream
 from gpusched.worker.threads import capped
 
 #: descriptor of the pipe in every window process: the first after the standard ones
@@ -37,17 +37,9 @@ def become_window(
         _apply_limits(request, allowed_cpus)
         _apply_environment(request)
         gc.enable()
-        match request.job:
-            case WindowJob() as job:
-                exit_code = window.serve(job, PIPE)
-            case SurveyJob() as job:
-                exit_code = survey.serve(job, PIPE)
-            case SettingsJob() as job:
-                exit_code = settings.serve(job, PIPE)
-            case InputsJob() as job:
-                exit_code = inputs.serve(job, PIPE)
-            case job:
-                exit_code = trial.serve(job, PIPE)
+        stream = Stream(PIPE)
+        stream.send(Started(pid=os.getpid()))
+        exit_code = _serve(request.job, stream)
     except SystemExit as stop:
         exit_code = _code_of(stop)
     except BaseException:  # nothing above could catch it: it goes to the log
@@ -57,6 +49,21 @@ def become_window(
             _flush()
         finally:  # whatever the workload has made of its streams: a copy of the launcher would kill the other windows
             os._exit(exit_code)
+
+
+def _serve(job: Job, stream: Stream) -> int:
+    """Do the job for the supervisor at the other end of `stream`; return the exit code."""
+    match job:
+        case WindowJob():
+            return window.serve(job, stream)
+        case SurveyJob():
+            return survey.serve(job, stream)
+        case SettingsJob():
+            return settings.serve(job, stream)
+        case InputsJob():
+            return inputs.serve(job, stream)
+        case TrialJob():
+            return trial.serve(job, stream)
 
 
 def _detach(pipe: int, log: int, launcher: int, memory_file: int | None) -> None:
