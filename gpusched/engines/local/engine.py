@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -46,6 +45,7 @@ from gpusched.engines.local.launcher import Launcher
 from gpusched.engines.local.logs import end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
+from gpusched.engines.tasks import Tasks
 from gpusched.errors import LaunchError
 from gpusched.worker.messages import Inspection, Needs, PipeMessage, ProcessEnd
 from gpusched.worker.threads import capped
@@ -95,7 +95,7 @@ class LocalEngine:
         self._undying: list[int] = []
         #: the windows of the processes that run now
         self._windows: dict[int, WindowKey] = {}
-        self._accounting: set[asyncio.Task[None]] = set()
+        self._accounting = Tasks()
 
     async def __aenter__(self) -> Self:
         return self
@@ -188,9 +188,7 @@ class LocalEngine:
 
     def account(self, accounting: Coroutine[Any, Any, None]) -> None:
         """Ask a device's driver for its account of a process, in a task."""
-        task = asyncio.get_running_loop().create_task(accounting)
-        self._accounting.add(task)
-        task.add_done_callback(self._accounting.discard)
+        self._accounting.start(accounting)
 
     async def inspect(self, job: Inspection, on_message: OnMessage, *, log: str) -> str:
         process = await self.launcher.fork(job, log_path=self.log_path(log), env={"CUDA_VISIBLE_DEVICES": ""})

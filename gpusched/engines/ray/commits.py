@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 
 from gpusched.core.model import WindowResult
+from gpusched.engines.tasks import Tasks
 
 #: threads in which results are hashed and made durable; and results for which it is worth another thread
 AT_ONCE, WORTH = 4, 4
@@ -25,7 +26,7 @@ class Commits:
     def __init__(self) -> None:
         self._threads = anyio.CapacityLimiter(AT_ONCE)
         self._gathered: list[tuple[Commit, asyncio.Future[WindowResult]]] = []
-        self._making: set[asyncio.Task[None]] = set()
+        self._making = Tasks()
 
     async def made(self, commit: Commit) -> WindowResult:
         """Make a commit, with all others of this turn of the loop. Raises its error."""
@@ -40,9 +41,7 @@ class Commits:
         gathered, self._gathered = self._gathered, []
         size = max(WORTH, -(-len(gathered) // AT_ONCE))
         for first in range(0, len(gathered), size):
-            making = asyncio.create_task(self._make(gathered[first : first + size]))
-            self._making.add(making)
-            making.add_done_callback(self._making.discard)
+            self._making.start(self._make(gathered[first : first + size]))
 
     async def _make(self, some: list[tuple[Commit, asyncio.Future[WindowResult]]]) -> None:
         made = await anyio.to_thread.run_sync(_make, [commit for commit, _ in some], limiter=self._threads)
