@@ -43,7 +43,7 @@ class Loopback:
         await asyncio.gather(*holding)
 
     def _tell(self, tidings: frames.Tidings) -> None:
-        self._writer.write(frames.framed(frames.packed(tidings)))
+        frames.write(self._writer, tidings)
 
     async def _hold(self, host: str) -> None:
         while not self._ending:
@@ -70,7 +70,7 @@ def be_an_actor(directory: str) -> None:
 
 
 async def serve(descriptor: int, hosts: str, logs: str) -> None:
-    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor))
+    reader, writer = await frames.opened(socket.socket(fileno=descriptor))
     await Loopback(writer, Path(logs)).run(reader, hosts.split(","))
 
 

@@ -67,7 +67,7 @@ class Bridge:
         looking.cancel()
 
     def _tell(self, tidings: Tidings) -> None:
-        self._writer.write(frames.framed(frames.packed(tidings)))
+        frames.write(self._writer, tidings)
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ async def _give(actor: Any, queue: asyncio.Queue[bytes]) -> None:
 
 
 async def serve(descriptor: int, address: str, logs: str) -> None:
-    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor), limit=1 << 26)
+    reader, writer = await frames.opened(socket.socket(fileno=descriptor))
     try:
         import ray
         import ray.util.scheduling_strategies
@@ -159,7 +159,7 @@ async def serve(descriptor: int, address: str, logs: str) -> None:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
     except Exception as error:
         why = str(error).strip().splitlines()
-        writer.write(frames.framed(frames.packed(Failed(why=why[0] if why else type(error).__name__))))
+        frames.write(writer, Failed(why=why[0] if why else type(error).__name__))
         await writer.drain()
         return
     await Bridge(ray, writer, logs).run(reader)

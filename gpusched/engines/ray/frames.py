@@ -7,6 +7,7 @@ A node's frame has all the reports that have gathered, in order.
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import Sequence
 from typing import Literal
@@ -21,6 +22,8 @@ from gpusched.engines.engine import End, LeftBehind, LogPiece, Verdict
 from gpusched.worker.messages import Needs, PipeMessage
 
 _LENGTH = struct.Struct(">I")
+#: bytes that a reader keeps before it stops its writer
+_UNREAD_BYTES = 1 << 26
 
 #: seconds between the signs of life of a supervisor and a node
 BEAT_S = 1.0
@@ -374,8 +377,17 @@ reports_decoder = msgspec.msgpack.Decoder(tuple[Report, ...])
 tidings_decoder = msgspec.msgpack.Decoder(Tidings)
 
 
+async def opened(connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The streams of a connection that carries frames."""
+    return await asyncio.open_unix_connection(sock=connection, limit=_UNREAD_BYTES)
+
+
 def packed(frame: Order | Sequence[Report] | Tidings) -> bytes:
     return _encoder.encode(frame)
+
+
+def write(writer: asyncio.StreamWriter, frame: Order | Sequence[Report] | Tidings) -> None:
+    writer.write(framed(packed(frame)))
 
 
 def framed(data: bytes) -> bytes:

@@ -41,7 +41,7 @@ class Node:
                 log = stack.enter_context(open(log_path, "ab"))  # noqa: ASYNC230, PTH123  # once
             command = [sys.executable, "-P", "-m", "gpusched.engines.ray.agent", str(theirs.fileno())]
             agent = programs.start(command, stdout=log, stderr=log, kept_open=(theirs.fileno(),))
-        reader, self.writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 26)
+        reader, self.writer = await frames.opened(ours)
         self._reading = asyncio.create_task(self._read(reader))
         return agent.pid
 

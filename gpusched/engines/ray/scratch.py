@@ -48,6 +48,14 @@ class StagedFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
+def staged_file(root: Path, name: str) -> StagedFile:
+    """The file of that name as it is now. Raises OSError."""
+    path = root / name
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return StagedFile(name, path.stat().st_mtime_ns, digest)
+
+
 def digest_of(files: Iterable[StagedFile]) -> str:
     """The name of a set of inputs. Times count: a workload's fingerprint may be made of them."""
     return hashlib.sha256(msgspec.json.encode(sorted(files, key=lambda file: file.name))).hexdigest()
@@ -189,13 +197,7 @@ def scratch_for(begin: Begin) -> Scratch | str | None:
 
 
 def _files_below(root: Path) -> list[StagedFile]:
-    staged_files = []
-    for path in root.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            staged_files.append(StagedFile(path.relative_to(root).as_posix(), path.stat().st_mtime_ns, digest))
-    return staged_files
+    return [staged_file(root, path.relative_to(root).as_posix()) for path in root.rglob("*") if path.is_file()]
 
 
 def _read(name: str, directory: int) -> bytes:

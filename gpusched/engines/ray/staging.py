@@ -28,7 +28,7 @@ from gpusched.engines.ray import frames
 from gpusched.engines.ray.commits import Commits
 from gpusched.engines.ray.frames import Piece
 from gpusched.engines.ray.members import Member
-from gpusched.engines.ray.scratch import StagedFile, digest_of
+from gpusched.engines.ray.scratch import StagedFile, digest_of, staged_file
 from gpusched.engines.tasks import Tasks
 from gpusched.errors import LaunchError
 from gpusched.metadata import METADATA, metadata_of
@@ -174,13 +174,8 @@ class Staging:
 
 
 def _inputs(root: str, names: tuple[str, ...]) -> Inputs:
-    inputs = []
-    for name in names:
-        path = Path(root, name)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        inputs.append(StagedFile(name, path.stat().st_mtime_ns, digest))
-    return Inputs(root, digest_of(inputs), tuple(inputs))
+    inputs = tuple(staged_file(Path(root), name) for name in names)
+    return Inputs(root, digest_of(inputs), inputs)
 
 
 async def _send(node: Member, inputs: Inputs) -> None:
