@@ -93,6 +93,8 @@ class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     device_type: DeviceType
     #: UUID
     device: str
+    #: as in `WindowJob`; none, since only a command has them, which is not tried
+    imports: tuple[str, ...] = ()
 
 
 class InputsJob(msgspec.Struct, frozen=True, kw_only=True, tag="inputs"):
@@ -345,3 +347,8 @@ class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
     killed: bool = False
     #: the forbidden output that the process wrote to its pipe; it was killed for it
     violation: str | None = None
+
+    @property
+    def status(self) -> str:
+        """`signal 9` or `exit code 1`."""
+        return f"signal {self.signal}" if self.signal else f"exit code {self.exit_code}"

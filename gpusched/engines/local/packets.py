@@ -8,6 +8,7 @@ import socket
 
 import msgspec
 
+from gpusched import files
 from gpusched.worker.messages import CONTINUED, MAX_PACKET_BYTES, LauncherReply, LauncherRequest
 
 _encoder = msgspec.json.Encoder()
@@ -60,7 +61,5 @@ class Replies:
 
 def _memory_file(content: bytes) -> int:
     descriptor = os.memfd_create("gpusched-request", os.MFD_CLOEXEC)
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    files.write(descriptor, content)
     return descriptor
