@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpusched.core.entry import parse
+from gpusched.core.entry_point import entry_point
 from gpusched.core.model import BatchSpec
 from gpusched.core.states import Finished, Reused, State, Succeeded
 
@@ -44,7 +44,7 @@ def imports_note(spec: BatchSpec, label: str, phases: Mapping[str, float] | None
     imports = (phases or {}).get("import", 0.0)
     if not seconds or imports <= seconds / 2:
         return ""
-    entry = parse(spec.workload)
+    entry = entry_point(spec.workload)
     module = spec.workload if entry is None else entry.module
     return (
         f"{label} took {imports:.1f} of its {seconds:.1f} s to import modules: move those imports to the top of"
