@@ -258,9 +258,12 @@ def judge(
 
 def trained(result: WindowResult) -> str:
     """The reason of a success, for the window's story."""
-    if result.moved_aside is None:
-        return "trained"
-    return f"trained; its place was taken by something that is not a result, now moved aside to {result.moved_aside}"
+    reason = "trained"
+    if result.changed:
+        reason += "; its code or data had changed since the batch was planned"
+    if result.moved_aside is not None:
+        reason += f"; its place was taken by something that is not a result, now moved aside to {result.moved_aside}"
+    return reason
 
 
 def stopped(reason: StopReason, timeout_s: float, ending: Failure) -> Failure:

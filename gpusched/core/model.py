@@ -110,6 +110,8 @@ class WindowResult(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="res
     seconds: float
     #: the new name, in the same directory, of something else that stood at `artifacts_path` and was moved aside
     moved_aside: str | None = None
+    #: whether its code or data are no longer those that it was planned with
+    changed: bool = False
     #: whether the model gives every row of the validation the same prediction; None: not told
     constant: bool | None = None
     #: of a result that is reused; None: it is new, or from before 0.2
@@ -288,7 +290,6 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 # -- devices ---------------------------------------------------------------------------------------------------------
 
-
 #: `trying`: a trial is under way; `suspect`: a window on it was killed but does not die; `silent`: its node does not
 #: answer; `gone`: the device has vanished, and leaves the pool after its windows
 Health = Literal["open", "trying", "draining", "suspect", "quarantined", "silent", "gone"]
@@ -372,7 +373,6 @@ class HostReading(msgspec.Struct, frozen=True, kw_only=True):
 
     #: name of the node; empty: this machine
     host: str = ""
-
     total_bytes: int | None = None
     #: memory that could be used without swapping
     free_bytes: int | None = None
