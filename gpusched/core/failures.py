@@ -245,10 +245,10 @@ def judge(
     if treatment.retry and own and failures < limits.max_attempts and not again:
         return Retry(backoff(limits, failures))
     if treatment.retry and not own:
+        if losses >= MAX_LOSSES:
+            return Lost(failure=failure)
         # The first loss goes back at once: nothing suggests that the next slot has a problem, too.
-        return (
-            Retry(backoff(limits, losses - 1) if losses > 1 else 0.0) if losses < MAX_LOSSES else Lost(failure=failure)
-        )
+        return Retry(backoff(limits, losses - 1) if losses > 1 else 0.0)
     if failure.kind == "no_data":
         return Skipped(reason=failure.message)
     if failure.kind == "timed_out":

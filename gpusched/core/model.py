@@ -1,7 +1,7 @@
-"""The vocabulary as types: windows, batches, devices, slots, states and outcomes.
+"""The vocabulary as types: windows, plans, batches, devices, readings and slots; states are `gpusched.core.states`.
 
-All of them are frozen values. A state carries exactly the data that is true in it, so that no field's meaning depends
-on another's. Wall-clock instants (`_at`) are seconds since the epoch and go to disk; monotonic readings never do.
+All of them are frozen values. Wall-clock instants (`_at`) are seconds since the epoch and go to disk; monotonic
+readings never do.
 A batch may have 100,000 values of the types with `gc=False`. They form no cycles, and the garbage collector would keep
 everybody waiting while it looked through them.
 """
