@@ -30,7 +30,8 @@ from gpusched.devices.nvidia.gpus import look
 from gpusched.devices.processors import this_machine
 from gpusched.engines.engine import Found, Noticed
 from gpusched.engines.local.engine import LocalEngine
-from gpusched.engines.ray import frames
+from gpusched.engines.ray import connection, frames
+from gpusched.engines.ray.connection import Gathering
 from gpusched.engines.ray.frames import (
     BEAT_S,
     LEASE_S,
@@ -66,7 +67,6 @@ from gpusched.engines.ray.frames import (
     Watch,
     Withdraw,
 )
-from gpusched.engines.ray.gathering import Gathering
 from gpusched.engines.ray.makes import make_here
 from gpusched.engines.ray.scratch import Scratch, scratch_for
 from gpusched.engines.ray.windows import Windows, refusal
@@ -130,7 +130,7 @@ class Agent:
             self._tasks.start_soon(_awaited, work)
 
     async def _obey(self, reader: asyncio.StreamReader) -> None:
-        while (data := await frames.next_frame(reader)) is not None:
+        while (data := await connection.next_frame(reader)) is not None:
             self._heard_at = time.monotonic()
             work = self._carry_out(frames.order_decoder.decode(data))
             if work is not None:
@@ -154,7 +154,7 @@ class Agent:
 
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        frames.write(self._writer, outgoing)
+        connection.write(self._writer, outgoing)
 
     def _join(self, discovery: Discovery) -> None:
         devices = tuple(msgspec.structs.replace(device, host=self._begin.host) for device in discovery.devices)
@@ -272,15 +272,15 @@ async def _awaited(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def serve(descriptor: int) -> None:
-    reader, writer = await frames.opened(socket.socket(fileno=descriptor))
+    reader, writer = await connection.opened(socket.socket(fileno=descriptor))
     begin: Order | None = None
     while not isinstance(begin, Begin):  # orders for the agent before this one may come first
-        if (data := await frames.next_frame(reader)) is None:
+        if (data := await connection.next_frame(reader)) is None:
             return
         begin = frames.order_decoder.decode(data)
     fit = scratch_for(begin)
     if isinstance(fit, str):
-        frames.write(writer, [Unfit(why=fit)])
+        connection.write(writer, [Unfit(why=fit)])
     else:
         await Agent(begin, fit, writer).run(reader)
     with contextlib.suppress(ConnectionError):

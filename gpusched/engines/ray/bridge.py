@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from gpusched.engines.ray import frames
+from gpusched.engines.ray import connection, frames
 from gpusched.engines.ray.frames import (
     Carry,
     Connected,
@@ -57,7 +57,7 @@ class Bridge:
         self._nodes()
         looking = asyncio.create_task(self._look())
         self._tell(Connected(hosts=tuple(self._names.values())))
-        while (data := await frames.next_frame(reader)) is not None:
+        while (data := await connection.next_frame(reader)) is not None:
             match frames.tidings_decoder.decode(data):
                 case Carry(host=host, frames=carried) if host in self._queues:
                     for frame in carried:
@@ -67,7 +67,7 @@ class Bridge:
         looking.cancel()
 
     def _tell(self, tidings: Tidings) -> None:
-        frames.write(self._writer, tidings)
+        connection.write(self._writer, tidings)
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ async def _give(actor: Any, queue: asyncio.Queue[bytes]) -> None:
 
 
 async def serve(descriptor: int, address: str, logs: str) -> None:
-    reader, writer = await frames.opened(socket.socket(fileno=descriptor))
+    reader, writer = await connection.opened(socket.socket(fileno=descriptor))
     try:
         import ray
         import ray.util.scheduling_strategies
@@ -159,7 +159,7 @@ async def serve(descriptor: int, address: str, logs: str) -> None:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
     except Exception as error:
         why = str(error).strip().splitlines()
-        frames.write(writer, Failed(why=why[0] if why else type(error).__name__))
+        connection.write(writer, Failed(why=why[0] if why else type(error).__name__))
         await writer.drain()
         return
     await Bridge(ray, writer, logs).run(reader)

@@ -1,14 +1,11 @@
 """The frames of the Ray engine: orders to a node, its reports, and the envelopes in which a bridge carries both.
 
-Everything is msgpack behind a length of four bytes. Orders that are answered have a number, which the answer repeats.
-A node's frame has all the reports that have gathered, in order.
+Everything is msgpack; `connection` sends it behind its length. Orders that are answered have a number, which the answer
+repeats. A node's frame has all the reports that have gathered, in order.
 """
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import struct
 from collections.abc import Sequence
 from typing import Literal
 
@@ -20,10 +17,6 @@ from gpusched.devices.processors import Machine
 from gpusched.engines.condition import TroubleChanged
 from gpusched.engines.engine import End, LeftBehind, LogPiece, Verdict
 from gpusched.worker.messages import Needs, PipeMessage
-
-_LENGTH = struct.Struct(">I")
-#: bytes that a reader keeps before it stops its writer
-_UNREAD_BYTES = 1 << 26
 
 #: seconds between the signs of life of a supervisor and a node
 BEAT_S = 1.0
@@ -377,27 +370,8 @@ reports_decoder = msgspec.msgpack.Decoder(tuple[Report, ...])
 tidings_decoder = msgspec.msgpack.Decoder(Tidings)
 
 
-async def opened(connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """The streams of a connection that carries frames."""
-    return await asyncio.open_unix_connection(sock=connection, limit=_UNREAD_BYTES)
+Frame = Order | Sequence[Report] | Tidings
 
 
-def packed(frame: Order | Sequence[Report] | Tidings) -> bytes:
+def packed(frame: Frame) -> bytes:
     return _encoder.encode(frame)
-
-
-def write(writer: asyncio.StreamWriter, frame: Order | Sequence[Report] | Tidings) -> None:
-    writer.write(framed(packed(frame)))
-
-
-def framed(data: bytes) -> bytes:
-    """The bytes with their length before them."""
-    return _LENGTH.pack(len(data)) + data
-
-
-async def next_frame(reader: asyncio.StreamReader) -> bytes | None:
-    """The bytes of the next frame; None at the end."""
-    try:
-        return await reader.readexactly(_LENGTH.unpack(await reader.readexactly(_LENGTH.size))[0])
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None

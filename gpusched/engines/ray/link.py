@@ -14,8 +14,8 @@ import msgspec
 
 from gpusched import __version__, programs
 from gpusched.config import Config
-from gpusched.engines.ray import frames
-from gpusched.engines.ray.gathering import Gathering
+from gpusched.engines.ray import connection, frames
+from gpusched.engines.ray.connection import Gathering
 
 #: seconds for which orders gather: each batch costs Ray milliseconds of CPU
 LINGER_S = 0.02
@@ -51,7 +51,7 @@ class Bridge:
             program = programs.start(
                 command, stdout=log, stderr=log, environment=environment, kept_open=(theirs.fileno(),)
             )
-        return cls(program, logs / "bridge.log", await frames.opened(ours), hear)
+        return cls(program, logs / "bridge.log", await connection.opened(ours), hear)
 
     def send(self, host: str, frame: bytes, *, may_wait: bool = False) -> None:
         """Send a frame, with all others of this turn of the loop; one for which nobody waits may wait for others."""
@@ -60,12 +60,12 @@ class Bridge:
 
     def release(self, host: str) -> None:
         """Let a node go; the bridge says that it is down, and holds it again after a while."""
-        frames.write(self._writer, frames.Release(host=host))
+        connection.write(self._writer, frames.Release(host=host))
 
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, {}
         for host, batch in outgoing.items():
-            frames.write(self._writer, frames.Carry(host=host, frames=tuple(batch)))
+            connection.write(self._writer, frames.Carry(host=host, frames=tuple(batch)))
 
     async def close(self) -> None:
         """End the bridge, and with it the nodes' actors; return when it is gone."""
@@ -80,7 +80,7 @@ class Bridge:
 
 async def _read(reader: asyncio.StreamReader, hear: Callable[[frames.Tidings], None]) -> None:
     why = "the bridge has ended"
-    while (data := await frames.next_frame(reader)) is not None:
+    while (data := await connection.next_frame(reader)) is not None:
         try:
             tidings = frames.tidings_decoder.decode(data)
         except msgspec.MsgspecError:
