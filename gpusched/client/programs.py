@@ -11,7 +11,7 @@ import msgspec
 from gpusched.command import WORKLOAD, lookup, placeholders
 from gpusched.command.schema import Settings, split
 from gpusched.config import BadValue, Config, Loaded
-from gpusched.core.entry import parse
+from gpusched.core.entry_point import entry_point
 from gpusched.core.model import BatchSpec
 from gpusched.errors import InputError
 from gpusched.workload import BadParameters
@@ -27,7 +27,7 @@ class NoWorkloadFile(InputError):
 
 def with_code(config: Config) -> Config:
     """The configuration with the directory of its workload's code, if that is here. Raises NoWorkloadFile."""
-    entry = parse(config.run.workload)
+    entry = entry_point(config.run.workload)
     assert entry is not None
     place = Path(entry.directory or Path.cwd()).joinpath(*entry.module.split("."))
     try:
@@ -37,7 +37,7 @@ def with_code(config: Config) -> Config:
     if entry.directory and not is_here:
         raise NoWorkloadFile(path=f"{place}.py", why="No such file")
     located = f"{Path.cwd()}:{entry.name}"
-    if entry.directory or not is_here or parse(located) is None or entry.module.partition(".")[0] == "gpusched":
+    if entry.directory or not is_here or entry_point(located) is None or entry.module.partition(".")[0] == "gpusched":
         return config
     return msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, workload=located))
 

@@ -19,7 +19,7 @@ import msgspec
 from gpusched.command import placeholders
 from gpusched.command.lookup import python_runs
 from gpusched.command.schema import Settings
-from gpusched.core.entry import Entry
+from gpusched.core.entry_point import EntryPoint
 from gpusched.worker.code import read_code, script_digest
 from gpusched.worker.identity import digest, listing
 from gpusched.workload import BadParameters, DateRange
@@ -84,7 +84,7 @@ def _code(settings: Settings) -> dict[str, str]:
     lines = ([settings.argv[0], *words], *(_BETWEEN.split(word) for word in words if _BETWEEN.search(word)))
     for module, script in (run for line in lines for run in python_runs(line)):
         if module is not None:
-            source = read_code(Entry(module=f"{module}.__main__", function="", directory=settings.directory))
+            source = read_code(EntryPoint(module=f"{module}.__main__", function="", directory=settings.directory))
             if source.digest is not None:
                 files[f"-m {module}"] = source.digest
         elif script is not None and (found := _source(Path(settings.directory, script))) is not None:

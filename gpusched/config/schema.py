@@ -95,7 +95,7 @@ class Run(Struct, frozen=True, kw_only=True):
     state_dir: Path | None = None
     #: results of all directories that earlier batches have written to
     reuse_known: bool = False
-    #: an entry point (`gpusched.core.entry`)
+    #: an entry point (`gpusched.core.entry_point`)
     workload: str = BUILT_IN_WORKLOAD
     device: DeviceChoice = "auto"
     workers: Count = 0

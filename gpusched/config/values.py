@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from gpusched.config.schema import OPEN_SECTIONS, SECTIONS, Config
 from gpusched.config.wording import wanted
-from gpusched.core.entry import parse
+from gpusched.core.entry_point import entry_point
 from gpusched.errors import ConfigError
 from gpusched.files import is_text
 
@@ -111,10 +111,10 @@ def _workload(key: str, setting: Setting) -> str:
     """The entry point of a workload: `./train.py:main` becomes `/directory:train:main`. Raises BadValue."""
     text = str(setting.value)
     place, _, function = text.rpartition(":")
-    if parse(text) is None and place.endswith(".py"):
+    if entry_point(text) is None and place.endswith(".py"):
         path = _path(key, msgspec.structs.replace(setting, value=place))
         text = f"{path.parent}:{path.stem}:{function}"
-    if parse(text) is None:
+    if entry_point(text) is None:
         why = f"expected package.module:function or ./file.py:function, got {setting.value!r}"
         raise BadValue(place=setting.origin, key=key, why=why)
     return text

@@ -140,9 +140,14 @@ class Attempts:
 
     def _after_failure(self, entry: Entry, batch: BatchQueue, attempt: int, failure: Failure, now: Instant) -> State:
         """The state that follows a failed attempt: queued for the next one, or finished."""
-        limits = batch.batch.spec.limits
-        counts = {"failures": entry.failures, "losses": entry.losses}
-        verdict = judge(failure, alone=entry.host.alone, **counts, limits=limits, last_place=entry.raised_at)
+        verdict = judge(
+            failure,
+            failures=entry.failures,
+            losses=entry.losses,
+            limits=batch.batch.spec.limits,
+            alone=entry.host.alone,
+            last_place=entry.raised_at,
+        )
         entry.raised_at = failure.place
         if isinstance(verdict, Retry):
             entry.ready_at = now.monotonic + verdict.delay_s

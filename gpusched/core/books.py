@@ -15,7 +15,7 @@ from gpusched.core.changes import LARGE
 from gpusched.core.commands import CheckResults, Command, Terminate, Withdraw
 from gpusched.core.events import BatchFinished, BatchHeld, BatchReleased, BatchReopened, Record, WindowMoved
 from gpusched.core.ledger import DeviceState
-from gpusched.core.model import HoldReason, Instant, Limits, Slot, WindowKey
+from gpusched.core.model import HoldReason, Instant, Slot, WindowKey
 from gpusched.core.pool import Pool
 from gpusched.core.queue import NO_STREAK, BatchQueue, Entry
 from gpusched.core.states import (
@@ -31,7 +31,7 @@ from gpusched.core.states import (
     is_active,
     is_to_hold,
 )
-from gpusched.core.statuses import ACTIVE, has_result, name_of
+from gpusched.core.statuses import ACTIVE, name_of, result_of
 from gpusched.core.timers import Timers
 
 
@@ -180,7 +180,7 @@ class Books:
         running = Running(attempt=state.attempt, slot=slot, pid=pid, started_at=now.wall)
         self.move(entry, "started", running, f"as process {pid}", now)
         entry.began = now.monotonic
-        self.limit_time(entry, self.batches[entry.key.batch_id].batch.spec.limits)
+        self.limit_time(entry)
 
     def requeue(self, entry: Entry, move: lifecycle.Move, attempt: int, why: str, now: Instant) -> None:
         """Queue a window at once, for its attempt of that number."""
@@ -188,11 +188,11 @@ class Books:
         self.move(entry, move, Queued(attempt=attempt), why, now)
         self.batches[entry.key.batch_id].push(entry)
 
-    def limit_time(self, entry: Entry, limits: Limits) -> None:
-        """Set the timer of a running window's timeout, if it has one."""
+    def limit_time(self, entry: Entry) -> None:
+        """Set the timer of a running window's timeout, if its batch has one."""
         assert type(entry.state) is Running
-        if limits.timeout_s > 0:
-            self.timers.set(entry.began + limits.timeout_s, entry, entry.state.attempt, "timeout")
+        if (timeout_s := self.batches[entry.key.batch_id].batch.spec.limits.timeout_s) > 0:
+            self.timers.set(entry.began + timeout_s, entry, entry.state.attempt, "timeout")
 
     def attempt(self, key: WindowKey, attempt: int) -> Entry | None:
         """The window that is in this attempt, or None if the event comes too late to matter."""
@@ -220,7 +220,7 @@ class Books:
             assert all(entry.order[2] == number for number, entry in enumerate(batch.windows)), batch.batch.id
             states = [entry.state for entry in batch.entries.values()]
             assert batch.unfinished == sum(type(s) is not Finished for s in states), batch.batch.id
-            with_result = {label for label, entry in batch.entries.items() if has_result(entry.state)}
+            with_result = {label for label, entry in batch.entries.items() if result_of(entry.state)}
             assert batch.with_result.keys() == with_result
             assert batch.active == sum(is_active(s) for s in states), batch.batch.id
             for entry in batch.entries.values():
@@ -245,26 +245,8 @@ class Books:
         ending: Ending | None = None,
         usage: Usage | None = None,
     ) -> None:
-        """Change the state of a window, and update the counts of its batch."""
-        batch, before, after = self.batches[entry.key.batch_id], name_of(entry.state), name_of(new)
-        self.record(entry, move, new, reason, now, ending, usage)
-        batch.active += (after in ACTIVE) - (before in ACTIVE)
-        batch.unfinished += (before == "finished") - (after == "finished")
-        if after == "finished":
-            self.end_if_done(batch, now)
-
-    def record(
-        self,
-        entry: Entry,
-        move: lifecycle.Move,
-        new: State,
-        reason: str,
-        now: Instant,
-        ending: Ending | None = None,
-        usage: Usage | None = None,
-    ) -> None:
-        """Change the state of a window to one that counts alike, if the table of moves allows it."""
-        key, old = entry.key, entry.state
+        """Change the state of a window, if the table of moves allows it, and update the counts of its batch."""
+        key, old, batch = entry.key, entry.state, self.batches[entry.key.batch_id]
         lifecycle.check(key, old, move, new, entry.story)
         before, after = name_of(old), name_of(new)
         entry.tell(f"{before} → {after}: {move}, {reason}")
@@ -272,5 +254,9 @@ class Books:
             WindowMoved(key=key, old=old, new=new, reason=reason, at=now.wall, ending=ending, usage=usage)
         )
         entry.state = new
+        batch.active += (after in ACTIVE) - (before in ACTIVE)
+        batch.unfinished += (before == "finished") - (after == "finished")
         if "finished" in (before, after):
-            self.batches[key.batch_id].count_result(entry)
+            batch.count_result(entry)
+        if before != after == "finished":
+            self.end_if_done(batch, now)

@@ -61,12 +61,9 @@ class Dispatcher:
 
     def demand_of(self, entry: Entry, batch: BatchQueue, kept: set[str], now: Instant) -> Demand:
         """The needs of a window on the devices where it would be placed, were it the first of its batch."""
-        wanted: DeviceChoice = "cpu" if entry.on_cpu else batch.batch.device
-        if self._pool.offers.shares(wanted) and not entry.device.alone:
-            chosen, where = self._share(batch, entry, kept, now)
-            # Where a smaller window is taken instead, this one waits for a GPU.
-            wanted = where if chosen is entry else "gpu"
-        return self.demand(entry, batch.batch, wanted)
+        chosen, wanted = self._choose(batch, entry, kept, now)
+        # Where a smaller window is taken instead, this one waits for a GPU.
+        return self._demand(entry, batch.batch, wanted if chosen is entry else "gpu")
 
     def _in_turn(self) -> list[BatchQueue]:
         """The batches that may have windows to place, in the order of their turns."""
@@ -90,17 +87,15 @@ class Dispatcher:
         entry = batch.peek(now)
         if entry is None or batch.is_at_limit:
             return None
-        wanted = "cpu" if entry.on_cpu else batch.batch.device
-        if self._pool.offers.shares(wanted) and not entry.device.alone:
-            entry, wanted = self._share(batch, entry, kept, now)
-        demand = self.demand(entry, batch.batch, wanted)
+        entry, wanted = self._choose(batch, entry, kept, now)
+        demand = self._demand(entry, batch.batch, wanted)
         slot = self._pool.choose(demand, without=kept)
         if slot is None:
             kept |= self._pool.offers.kept_for(demand, without=kept)
             return None
         return Placement(entry, slot, demand, now.wall + self._expected_on(slot, entry, batch.batch))
 
-    def demand(self, entry: Entry, batch: Batch, wanted: DeviceChoice) -> Demand:
+    def _demand(self, entry: Entry, batch: Batch, wanted: DeviceChoice) -> Demand:
         """The needs of a window that is to run on the devices that `wanted` names."""
         rows, types = entry.planned.usable_rows, self._pool.offers.device_types(batch.device)
         own, asked = _work(entry, batch), entry.planned.window.expected_memory_bytes
@@ -125,13 +120,20 @@ class Dispatcher:
         asked = planned.window.expected_seconds
         return asked or self._estimates.seconds(_work(entry, batch), device_type, planned.usable_rows)
 
+    def _choose(self, batch: BatchQueue, first: Entry, kept: set[str], now: Instant) -> tuple[Entry, DeviceChoice]:
+        """The window to place now if `first` is the first of its batch, and the devices on which it may run."""
+        wanted: DeviceChoice = "cpu" if first.on_cpu else batch.batch.device
+        if self._pool.offers.shares(wanted) and not first.device.alone:
+            return self._share(batch, first, kept, now)
+        return first, wanted
+
     def _share(self, batch: BatchQueue, first: Entry, kept: set[str], now: Instant) -> tuple[Entry, DeviceChoice]:
         """The next window of a batch that shares CPU and GPU slots, and where it is expected to end first.
 
         A window waits for a GPU that will finish it before the CPU would. Meanwhile the CPU takes small windows, which
         suit it, from the other end of the queue, as long as it finishes them before the GPUs finish the rest.
         """
-        demand = self.demand(first, batch.batch, "gpu")
+        demand = self._demand(first, batch.batch, "gpu")
         gpu_free = self._pool.choose(demand, without=kept) is not None
         if self._pool.choose(msgspec.structs.replace(demand, wanted="cpu"), without=kept) is None:
             return first, "gpu"

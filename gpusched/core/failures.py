@@ -245,10 +245,10 @@ def judge(
     if treatment.retry and own and failures < limits.max_attempts and not again:
         return Retry(backoff(limits, failures))
     if treatment.retry and not own:
+        if losses >= MAX_LOSSES:
+            return Lost(failure=failure)
         # The first loss goes back at once: nothing suggests that the next slot has a problem, too.
-        return (
-            Retry(backoff(limits, losses - 1) if losses > 1 else 0.0) if losses < MAX_LOSSES else Lost(failure=failure)
-        )
+        return Retry(backoff(limits, losses - 1) if losses > 1 else 0.0)
     if failure.kind == "no_data":
         return Skipped(reason=failure.message)
     if failure.kind == "timed_out":
@@ -258,9 +258,12 @@ def judge(
 
 def trained(result: WindowResult) -> str:
     """The reason of a success, for the window's story."""
-    if result.moved_aside is None:
-        return "trained"
-    return f"trained; its place was taken by something that is not a result, now moved aside to {result.moved_aside}"
+    reason = "trained"
+    if result.changed:
+        reason += "; its code or data had changed since the batch was planned"
+    if result.moved_aside is not None:
+        reason += f"; its place was taken by something that is not a result, now moved aside to {result.moved_aside}"
+    return reason
 
 
 def stopped(reason: StopReason, timeout_s: float, ending: Failure) -> Failure:

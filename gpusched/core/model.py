@@ -1,7 +1,7 @@
-"""The vocabulary as types: windows, batches, devices, slots, states and outcomes.
+"""The vocabulary as types: windows, plans, batches, devices, readings and slots; states are `gpusched.core.states`.
 
-All of them are frozen values. A state carries exactly the data that is true in it, so that no field's meaning depends
-on another's. Wall-clock instants (`_at`) are seconds since the epoch and go to disk; monotonic readings never do.
+All of them are frozen values. Wall-clock instants (`_at`) are seconds since the epoch and go to disk; monotonic
+readings never do.
 A batch may have 100,000 values of the types with `gc=False`. They form no cycles, and the garbage collector would keep
 everybody waiting while it looked through them.
 """
@@ -110,6 +110,8 @@ class WindowResult(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="res
     seconds: float
     #: the new name, in the same directory, of something else that stood at `artifacts_path` and was moved aside
     moved_aside: str | None = None
+    #: whether its code or data are no longer those that it was planned with
+    changed: bool = False
     #: whether the model gives every row of the validation the same prediction; None: not told
     constant: bool | None = None
     #: of a result that is reused; None: it is new, or from before 0.2
@@ -288,7 +290,6 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 # -- devices ---------------------------------------------------------------------------------------------------------
 
-
 #: `trying`: a trial is under way; `suspect`: a window on it was killed but does not die; `silent`: its node does not
 #: answer; `gone`: the device has vanished, and leaves the pool after its windows
 Health = Literal["open", "trying", "draining", "suspect", "quarantined", "silent", "gone"]
@@ -372,7 +373,6 @@ class HostReading(msgspec.Struct, frozen=True, kw_only=True):
 
     #: name of the node; empty: this machine
     host: str = ""
-
     total_bytes: int | None = None
     #: memory that could be used without swapping
     free_bytes: int | None = None

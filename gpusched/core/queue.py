@@ -13,7 +13,7 @@ from gpusched.core.estimates import GUESSED_SECONDS_PER_ROW
 from gpusched.core.memory import NOTHING, Need
 from gpusched.core.model import Batch, HoldReason, Instant, PlannedWindow, WindowKey
 from gpusched.core.states import Finished, Queued, State
-from gpusched.core.statuses import has_result
+from gpusched.core.statuses import result_of
 
 #: lines of a window's story that are kept in memory for error messages; the store keeps them all
 STORY_LINES = 12
@@ -134,7 +134,7 @@ class BatchQueue:
 
     def count_result(self, entry: Entry) -> None:
         """Note whether a window whose state has changed should have a result."""
-        if has_result(entry.state):
+        if result_of(entry.state) is not None:
             self.with_result[entry.key.label] = None
         else:
             self.with_result.pop(entry.key.label, None)

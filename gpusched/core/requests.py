@@ -72,9 +72,9 @@ class Requests:
             return
         queue.batch = msgspec.structs.replace(queue.batch, spec=spec)
         self._books.records.append(BatchAltered(batch=queue.batch, changes=changes, at=now.wall))
-        for entry in self._books.active():
-            if entry.key.batch_id == event.batch_id and isinstance(entry.state, Running):
-                self._books.limit_time(entry, spec.limits)
+        for entry in self._active(queue):
+            if isinstance(entry.state, Running):
+                self._books.limit_time(entry)
 
     def _apply(self, verb: WindowVerb, entry: Entry, now: Instant) -> bool:
         """Change one window; return whether `verb` has changed it."""

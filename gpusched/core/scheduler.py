@@ -297,7 +297,7 @@ class Scheduler:
         for label in event.missing:
             entry = batch.entries[label]
             if (lost := missed(entry.state)) is not None:
-                self._books.record(entry, "missed", lost, "its result is no longer there", now)
+                self._books.move(entry, "missed", lost, "its result is no longer there", now)
         if event.complete:
             self._books.finish(batch, now)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from gpusched.core.model import WindowResult
 from gpusched.core.states import Failed, Finished, Lost, Outcome, Reused, Skipped, State, Succeeded, TimedOut
 
 StateName = Literal["queued", "held", "starting", "running", "stopping", "finished"]
@@ -77,9 +78,11 @@ def applies(verb: Verb, state: State) -> bool:
     return status_of(state) in APPLIES_TO[verb]
 
 
-def has_result(state: State) -> bool:
-    """Whether a window is finished with artifacts."""
-    return type(state) is Finished and (type(state.outcome) is Succeeded or type(state.outcome) is Reused)
+def result_of(state: State) -> WindowResult | None:
+    """The result of a window that is finished with artifacts; None for any other."""
+    if type(state) is Finished and (type(state.outcome) is Succeeded or type(state.outcome) is Reused):
+        return state.outcome.result
+    return None
 
 
 def reason_of(outcome: Outcome) -> str | None:

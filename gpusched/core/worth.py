@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpusched.core.entry import parse
+from gpusched.core.entry_point import entry_point
 from gpusched.core.model import BatchSpec
-from gpusched.core.states import Finished, Reused, State, Succeeded
+from gpusched.core.states import State
+from gpusched.core.statuses import result_of
 
 #: parameters that leave few rows no split
 _LEAVES = ("num_leaves", "min_data_in_leaf")
@@ -14,10 +15,8 @@ _LEAVES = ("num_leaves", "min_data_in_leaf")
 
 def is_constant(state: State) -> bool:
     """Whether a window is finished with a model that predicts a constant."""
-    if type(state) is not Finished:
-        return False
-    outcome = state.outcome
-    return (type(outcome) is Succeeded or type(outcome) is Reused) and outcome.result.constant is True
+    result = result_of(state)
+    return result is not None and result.constant is True
 
 
 def constants_note(constants: int, models: int, spec: BatchSpec) -> str:
@@ -44,7 +43,7 @@ def imports_note(spec: BatchSpec, label: str, phases: Mapping[str, float] | None
     imports = (phases or {}).get("import", 0.0)
     if not seconds or imports <= seconds / 2:
         return ""
-    entry = parse(spec.workload)
+    entry = entry_point(spec.workload)
     module = spec.workload if entry is None else entry.module
     return (
         f"{label} took {imports:.1f} of its {seconds:.1f} s to import modules: move those imports to the top of"

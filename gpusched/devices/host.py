@@ -10,10 +10,11 @@ import anyio
 from gpusched import clock
 from gpusched.core.events import DeviceRead, HostRead
 from gpusched.core.model import CPU, Device, Reading
-from gpusched.devices.kind import UNKNOWN, Accounted, Discovery, Reported, Seen
+from gpusched.devices.kind import UNKNOWN, Accounted, Reported, Seen
 from gpusched.devices.memory import HostMemory
-from gpusched.devices.processors import cpu_device, this_machine
 
+#: seconds between readings
+READ_S = 1.0
 #: columns of /proc/stat that are time spent doing nothing: idle, and waiting for disks
 _IDLE = slice(3, 5)
 #: user to steal; guest time is in user time already
@@ -52,15 +53,10 @@ class Host:
 
 
 class Processors:
-    """See `gpusched.devices.kind.Kind`. Reads the processors and the host's memory every `interval_s` seconds."""
+    """See `gpusched.devices.kind.Kind`. Reads the processors and the host's memory every `READ_S` seconds."""
 
-    def __init__(self, memory: HostMemory, *, interval_s: float = 1.0) -> None:
+    def __init__(self, memory: HostMemory) -> None:
         self._memory = memory
-        self._interval_s = interval_s
-
-    def discover(self) -> Discovery:
-        machine = this_machine()
-        return Discovery(devices=(cpu_device(machine, machine.cores),), notes=(), complete=True)
 
     def environment(self, device: Device) -> dict[str, str | None]:
         return {"CUDA_VISIBLE_DEVICES": ""}
@@ -71,7 +67,7 @@ class Processors:
     async def run(self, post: Callable[[Reported], None], notice: Callable[[Seen], None]) -> None:
         host = Host(self._memory)
         while True:
-            await anyio.sleep(self._interval_s)
+            await anyio.sleep(READ_S)
             reading, memory_read = host.read(clock.wall())
             post(memory_read)
             post(DeviceRead(reading=reading))

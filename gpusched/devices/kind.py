@@ -72,9 +72,6 @@ Seen = Answers | Discovery
 class Kind(Protocol):
     """A kind of device on this machine. All of it is called in the event loop's thread."""
 
-    def discover(self) -> Discovery:
-        """Look for the devices that may be used. May block for seconds."""
-
     def environment(self, device: Device) -> dict[str, str | None]:
         """The environment variables that make `device` the only one that a process sees; None: not set."""
 

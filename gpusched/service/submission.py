@@ -13,7 +13,7 @@ from gpusched.command.schema import parse_settings
 from gpusched.config.batch import term_problem
 from gpusched.config.schema import Windows, bounds
 from gpusched.core import planning
-from gpusched.core.entry import parse
+from gpusched.core.entry_point import entry_point
 from gpusched.core.model import BatchSpec
 from gpusched.core.points import points_problem
 from gpusched.core.symbols import symbol_problem
@@ -56,7 +56,7 @@ def _why_not(request: Submit) -> str | None:
             return f"{symbol[:100]!r} is not a symbol: {problem}"
     if len(set(spec.symbols)) < len(spec.symbols):
         return "it names a symbol twice"
-    if parse(spec.workload) is None:
+    if entry_point(spec.workload) is None:
         return f"its workload {spec.workload[:200]!r} is not of the form package.module:function"
     if problem := points_problem(spec.points) or _problem_of_windows(spec):
         return problem

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from gpusched import directories, users
-from gpusched.core.entry import parse
+from gpusched.core.entry_point import entry_point
 from gpusched.errors import InputError
 from gpusched.service.clients import Peer
 
@@ -112,7 +112,7 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         Its name may have the directory of its code, which the client offers. Where only some workloads may be named,
         the daemon runs its own code of that name.
         """
-        entry = parse(workload)
+        entry = entry_point(workload)
         assert entry is not None
         if self.workloads:
             for name in (workload, entry.name):

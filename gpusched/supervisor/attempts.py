@@ -51,6 +51,7 @@ from gpusched.supervisor.permits import Permits
 from gpusched.supervisor.sweeping import Sweeping
 from gpusched.worker.messages import Error, PipeMessage, Progress
 from gpusched.worker.tracebacks import source_line
+from gpusched.workload import device_fingerprint
 
 #: seconds that a window which failed on a GPU keeps its slot at most, until readings show whether the GPU was lost
 DOUBT_S = 2.0
@@ -304,7 +305,7 @@ class Attempt:
             case WindowResult(artifacts_path=path) if not self._belongs(path):
                 self.error = Failure(kind="protocol", message=f"it says that its result is at {path[:200]!r}")
             case WindowResult():
-                self.result = message
+                self.result = msgspec.structs.replace(message, changed=True) if self._changed(message) else message
             case Error(kind=kind, message=text, traceback=traceback):
                 how = {"cause": message.cause, "place": message.place, "source_line": message.source_line}
                 self.error = Failure(kind=kind, message=text, traceback=traceback, **how)
@@ -313,6 +314,13 @@ class Attempt:
         """Whether `path` is the place of the window's result."""
         directory, label = self.batch.output_dir, self.key.label
         return path == f"{directory}/{label}" or Path(path) == Path(directory, label)
+
+    def _changed(self, result: WindowResult) -> bool:
+        """Whether the result's code or data are others than those in the plan."""
+        planned = self.planned.fingerprint
+        if planned is None or result.fingerprint is None:
+            return False
+        return result.fingerprint != device_fingerprint(planned, result.device_type)
 
     def stuck(self, trouble: str) -> None:
         self._attempts.stuck(self, trouble)

@@ -90,6 +90,6 @@ def preload() -> None:
 
 def __rehearsal__(directory: Path) -> Task:
     """A small window, with its bars in `directory`. Only for gpusched's own processes."""
-    from gpusched.teacher.sample import rehearsal
+    from gpusched.teacher.rehearsal import rehearsal
 
     return rehearsal(directory)

@@ -1,6 +1,6 @@
 """Bars: the prices and volumes of one symbol as columns, one row per bar, in order of time.
 
-`clean` makes `Bars` of parsed rows and drops those that cannot be bars; `window` selects a range of dates. Timestamps
+`sift` makes `Bars` of parsed rows and drops those that cannot be bars; `window` selects a range of dates. Timestamps
 are kept as they were written, wall clock and UTC offset: the date of a bar is the date at its exchange.
 """
 
@@ -21,9 +21,9 @@ Integers = npt.NDArray[np.int64]
 #: the offset of timestamps that were written without one
 NAIVE = int(np.iinfo(np.int32).min)
 PRICES = ("open", "high", "low", "close")
+VALUES = (*PRICES, "volume")
 #: reasons why a row was dropped, one bit each; bits 0 to 4 mean that open, high, low, close or volume is missing
 UNPRICED, INFINITE, NEGATIVE_VOLUME, DUPLICATE, CONFLICTING = (1 << bit for bit in range(5, 10))
-_MISSING = (*PRICES, "volume")
 _INVALID = (1 << 8) - 1
 
 DAY_US = 24 * 3600 * 1_000_000
@@ -116,7 +116,7 @@ class Sifted:
     """Bars, and the numbers of the rows that they come from."""
 
     bars: Bars
-    #: (n,) the row of each bar
+    #: (n,) the number of each bar's row
     rows: Integers
     #: (c,) rows that were dropped for a later row of the same instant with different values, and those later rows
     conflicts: Integers
@@ -131,11 +131,6 @@ class History:
     #: the interval's name: that of its directory, or as requested, or as measured
     interval: str
     notes: tuple[DataNote, ...] = ()
-
-
-def clean(local: Integers, offset: npt.NDArray[np.int32], values: Floats) -> Bars:
-    """Return the bars that `sift` keeps."""
-    return sift(local, offset, values).bars
 
 
 def sift(local: Integers, offset: npt.NDArray[np.int32], values: Floats, *, daily: bool = False) -> Sifted:
@@ -194,7 +189,7 @@ def _invalid(values: Floats) -> npt.NDArray[np.int16]:
 
 def drop_reason(code: int) -> str:
     """Put the reasons why a row was dropped as invalid into words."""
-    missing = [name for bit, name in enumerate(_MISSING) if code >> bit & 1]
+    missing = [name for bit, name in enumerate(VALUES) if code >> bit & 1]
     reasons = [f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing"] if missing else []
     reasons += ["a price is zero or negative"] if code & UNPRICED else []
     reasons += ["a price or the volume is infinite"] if code & INFINITE else []

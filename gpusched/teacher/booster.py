@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpusched.teacher.bars import Floats
+from gpusched.teacher.installed import library
 from gpusched.teacher.labels import Labels
-from gpusched.teacher.runtime import package
 from gpusched.workload import BadParameters
 
 #: constants of the C API
@@ -41,16 +41,8 @@ class LightGBMError(Exception):
     """An error that LightGBM reports."""
 
 
-def _library() -> ctypes.CDLL:
-    """LightGBM's shared library, loaded from its package without importing that. Raises ImportError, OSError."""
-    here = package()
-    for place in (here / "lib", here / "bin", here.parent):
-        if (path := place / "lib_lightgbm.so").is_file():
-            return ctypes.CDLL(str(path))
-    raise ImportError(f"the lightgbm package in {here} has no lib_lightgbm.so", name="lightgbm")
-
-
-_lib = _library()
+#: without LightGBM's Python package; the import of this module raises ImportError or OSError where it is missing
+_lib = ctypes.CDLL(str(library()))
 _lib.LGBM_GetLastError.restype = ctypes.c_char_p
 
 

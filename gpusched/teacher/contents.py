@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gpusched.workload import BadData
 
+_UTF16 = "UTF-16 text: save it as UTF-8"
 #: first bytes → the kind of file that starts with them, and the remedy
 _FOREIGN: dict[bytes, str] = {
     b"\x1f\x8b": "compressed with gzip: unpack it, or rename it to end with .csv.gz",
@@ -24,22 +25,19 @@ _FOREIGN: dict[bytes, str] = {
     b"ARROW1": "a Feather file: save it as Parquet or CSV",
     b"\x89HDF": "an HDF5 file: save it as Parquet or CSV",
     b"SQLite format 3": "an SQLite database: save its rows as CSV",
-    b"\xff\xfe": "UTF-16 text: save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text: save it as UTF-8",
+    **dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), _UTF16),
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
 }
-_FOREIGN_STARTS = tuple(_FOREIGN)
 #: the same for text, in any case and after white space; `<` alone proves nothing, MetaTrader's headers start with
 #: `<DATE>`
 _PAGES: dict[bytes, str] = {
-    b"<!doctype": "an HTML page, likely an error of the site that it was downloaded from",
-    b"<html": "an HTML page, likely an error of the site that it was downloaded from",
-    b"<head": "an HTML page, likely an error of the site that it was downloaded from",
+    **dict.fromkeys(
+        (b"<!doctype", b"<html", b"<head"), "an HTML page, likely an error of the site that it was downloaded from"
+    ),
     b"<?xml": "an XML document: save its rows as CSV",
     b"{": "a JSON document, likely an error message of an API",
     b"[": "a JSON document: save its rows as CSV",
 }
-_PAGE_STARTS = tuple(_PAGES)
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -51,7 +49,6 @@ _KINDS = {
 #: bytes of a file, unpacked: 40 million bars. 1 MB of gzip data can unpack to 1 GB, and some to all of the memory
 MOST_BYTES = 2 << 30
 _TOO_LARGE = f"more than {MOST_BYTES >> 30} GiB: give the symbol several smaller files"
-_UTF16 = "UTF-16 text: save it as UTF-8"
 
 
 def kind(mode: int) -> str | None:
@@ -89,15 +86,14 @@ def read_file(path: Path) -> bytes:
 
 def require_text(path: Path, content: bytes) -> None:
     """Raise BadData, with the kind of the file, if its content starts as a table of text cannot start."""
-    if content.startswith(_FOREIGN_STARTS):
-        foreign = next(foreign for start, foreign in _FOREIGN.items() if content.startswith(start))
-        raise BadData(f"{path}: is {foreign}")
-    if content[:1] in b"<{[ \t\r\n":
-        start = content[:200].lstrip().lower()
-        if start.startswith(_PAGE_STARTS):
-            foreign = next(foreign for page, foreign in _PAGES.items() if start.startswith(page))
+    for start, foreign in _FOREIGN.items():
+        if content.startswith(start):
+            raise BadData(f"{path}: is {foreign}")
+    text = content[:200].lstrip().lower()
+    for start, page in _PAGES.items():
+        if text.startswith(start):
             excerpt = " ".join(content[:200].decode(errors="replace").split())[:80]
-            raise BadData(f"{path}:1: is {foreign}: {excerpt}")
+            raise BadData(f"{path}:1: is {page}: {excerpt}")
 
 
 def require_utf8(path: Path, content: bytes) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from gpusched.teacher.bars import Bars
-from gpusched.teacher.runtime import package
+from gpusched.teacher.installed import package
 from gpusched.teacher.schema import READING, WORKLOAD_VERSION, Settings, written
 
 

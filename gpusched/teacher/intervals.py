@@ -81,23 +81,22 @@ def contradiction(instants: Integers, wanted: Span) -> Span | None:
 
 
 def short_name(bounds: Span) -> str:
-    """The usual short name of an interval: 1d, 15m, 1h."""
-    seconds = bounds[0]
-    if bounds == _UNITS["month"]:
-        return "1mo"
-    for unit, length in (("d", DAY_S), ("h", HOUR_S), ("m", MINUTE_S)):
-        if seconds and seconds % length == 0:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"
+    """The usual short name of an interval: 1d, 15m, 1h, 1mo."""
+    count, unit = _counted(bounds)
+    return f"{count}{'mo' if unit == 'month' else unit[0]}"
 
 
 def worded(bounds: Span) -> str:
     """An interval in words: `15 minutes`, `1 day`."""
+    count, unit = _counted(bounds)
+    return f"{count} {unit}{'s' if count > 1 else ''}" if count else "less than a second"
+
+
+def _counted(bounds: Span) -> tuple[int, str]:
+    """An interval as a number of the largest unit that it is a multiple of."""
     if bounds[0] != bounds[1]:
-        months = bounds[0] // _UNITS["month"][0]
-        return f"{months} month{'s' if months > 1 else ''}"
-    for unit, length in (("day", DAY_S), ("hour", HOUR_S), ("minute", MINUTE_S), ("second", 1)):
+        return bounds[0] // _UNITS["month"][0], "month"
+    for unit, length in (("day", DAY_S), ("hour", HOUR_S), ("minute", MINUTE_S)):
         if bounds[0] and bounds[0] % length == 0:
-            count = bounds[0] // length
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "less than a second"
+            return bounds[0] // length, unit
+    return bounds[0], "second"

@@ -14,11 +14,10 @@ from pathlib import Path
 import msgspec
 
 from gpusched.errors import did_you_mean
+from gpusched.teacher.bars import PRICES, VALUES
 from gpusched.teacher.nearest import some
 from gpusched.workload import BadData
 
-PRICES = ("open", "high", "low", "close")
-VALUES = (*PRICES, "volume")
 #: names of the column of timestamps, the preferred first; a first column without a name counts too, as pandas writes it
 TIMESTAMPS = ("timestamp", "datetime", "date", "dtyyyymmdd", "time", "open_time", "window_start")
 #: names of columns of dates, to which a column `time` adds the time of day

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpusched.teacher.bars import Floats, Integers
-from gpusched.teacher.tables import Characters, Table
+from gpusched.teacher.tables import Characters, Table, as_bytes
 from gpusched.workload import BadData
 
 #: texts that exports write for a missing number; the second line are those of printf in C, by platform
@@ -84,8 +84,7 @@ def _long(characters: Characters, numbers: Floats, rows: Integers) -> Integers:
     plain = _PLAIN[others].all(axis=0) & ((others != 0).sum(axis=0) > 1)
     try:
         if plain.any():
-            texts = np.ascontiguousarray(others[:, plain].T).view(f"S{len(others)}").ravel()
-            numbers[rows[plain]] = texts.astype(np.float64)
+            numbers[rows[plain]] = as_bytes(others[:, plain]).astype(np.float64)
     except ValueError:  # one of them is no number
         return rows
     left: Integers = rows[~plain]

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gpusched.teacher.bars import NAIVE, Floats
+from gpusched.teacher.bars import NAIVE, PRICES, Floats
 from gpusched.teacher.contents import read_file
-from gpusched.teacher.layout import PRICES, SYMBOLS, TIMESTAMPS, Layout, heading_symbol, joined_names, layout_of
+from gpusched.teacher.layout import SYMBOLS, TIMESTAMPS, Layout, heading_symbol, joined_names, layout_of
 from gpusched.teacher.numbers import floats
 from gpusched.teacher.rows import (
+    NO_VOLUMES,
     Reading,
     Rows,
     join,
@@ -27,7 +28,7 @@ from gpusched.teacher.rows import (
 )
 from gpusched.teacher.tables import column_of
 from gpusched.teacher.timestamps import Instants, instants
-from gpusched.workload import BadData, DataNote
+from gpusched.workload import BadData
 
 #: rows of a file, of which a text file has no more: see `contents.MOST_BYTES`
 MOST_ROWS = 40_000_000
@@ -62,9 +63,7 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
         place = f"{path}: row {line[empty.argmax()]}"
         require_symbols(place, layout.names[layout.symbol], int(empty.sum()), len(frame))
         counts = {str(value): int(count) for value, count in symbols.value_counts(sort=False).items() if count}
-        mine, more, problem = own_rows(layout.names[layout.symbol], counts, len(frame), reading.symbol)
-        if problem:
-            raise BadData(f"{path}: {problem}: use such a value as the symbol, or give it a file of its own")
+        mine, more = own_rows(path, layout.names[layout.symbol], counts, len(frame), reading.symbol)
         notes += more
         if mine is not None:
             kept = (symbols == mine).to_numpy(bool)
@@ -78,7 +77,7 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
     values = [numbers(column, name) for column, name in zip(layout.prices, PRICES, strict=True)]
     if layout.volume is None:
         values.append(np.zeros(len(frame)))
-        notes += (DataNote("volume", "there is no column of volumes: they are read as 0"),)
+        notes += (NO_VOLUMES,)
     else:
         values.append(numbers(layout.volume, "volume"))
     return Rows(local, offset, np.array(values), np.full(len(frame), number), line, notes, named)

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gpusched.teacher.bars import Integers
+from gpusched.teacher.bars import PRICES, Integers
 from gpusched.teacher.contents import read_file, require_text, require_utf8
-from gpusched.teacher.layout import PRICES, Layout, read_layout
+from gpusched.teacher.layout import Layout, read_layout
 from gpusched.teacher.numbers import floats
 from gpusched.teacher.rows import (
+    NO_VOLUMES,
     Reading,
     Rows,
     join,
@@ -30,7 +31,7 @@ from gpusched.teacher.rows import (
     require_one_interval,
     require_symbols,
 )
-from gpusched.teacher.tables import Table, cut
+from gpusched.teacher.tables import Table, as_bytes, cut
 from gpusched.teacher.timestamps import instants
 from gpusched.workload import BadData, DataNote
 
@@ -135,7 +136,7 @@ def _rows(paths: Sequence[Path], bodies: Sequence[bytes], members: list[int], la
     values = np.concatenate([floats(block, columns, reading.decimal) for block in table.blocks()], axis=1)
     if layout.volume is None:
         values = np.vstack([values, np.zeros(len(table))])
-        notes += (DataNote("volume", "there is no column of volumes: they are read as 0"),)
+        notes += (NO_VOLUMES,)
     return Rows(local, offset, values, np.array(members, np.int64)[table.file], table.line, notes, symbols)
 
 
@@ -145,12 +146,7 @@ def _own(table: Table, column: int, name: str, symbol: str) -> tuple[Table, tupl
     if "" in counts:
         first = int((which == list(counts).index("")).argmax())
         require_symbols(table.place(first), name, counts[""], len(table))
-    mine, notes, problem = own_rows(name, counts, len(table), symbol)
-    if problem:
-        raise BadData(
-            f"{table.place(0).rpartition(':')[0]}: {problem}: use such a value as the symbol, or give it a file of its"
-            " own"
-        )
+    mine, notes = own_rows(table.path(0), name, counts, len(table), symbol)
     if mine is None:
         return table, notes
     return table.only(which == list(counts).index(mine)), notes
@@ -162,8 +158,7 @@ def _values(table: Table, column: int) -> tuple[dict[str, int], Integers]:
     if not len(characters) or (characters == characters[:, :1]).all():
         counts = {table.field(0, column): len(table)}
         return counts, np.zeros(len(table), np.int64)
-    keys = np.ascontiguousarray(characters.T).view(f"S{len(characters)}").ravel()
-    values, which, numbers = np.unique(keys, return_inverse=True, return_counts=True)
+    values, which, numbers = np.unique(as_bytes(characters), return_inverse=True, return_counts=True)
     counts = {
         bytes(value).decode(errors="replace"): number
         for value, number in zip(values.tolist(), numbers.tolist(), strict=True)

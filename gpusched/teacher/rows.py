@@ -17,6 +17,9 @@ from gpusched.teacher.layout import Layout
 from gpusched.teacher.nearest import plain
 from gpusched.workload import BadData, DataNote
 
+#: note on a file without volumes
+NO_VOLUMES = DataNote("volume", "there is no column of volumes: they are read as 0")
+
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of `data` that change how the files of a symbol are understood."""
@@ -118,27 +121,30 @@ def require_symbols(place: str, name: str, empty: int, total: int) -> None:
 
 
 def own_rows(
-    name: str, texts: Mapping[str, int], total: int, symbol: str
-) -> tuple[str | None, tuple[DataNote, ...], str | None]:
+    path: Path, name: str, texts: Mapping[str, int], total: int, symbol: str
+) -> tuple[str | None, tuple[DataNote, ...]]:
     """Find the value of a symbol column that stands for `symbol`; None: all rows are used.
 
-    `texts` maps the column's values to their numbers of rows. Also returns notes about the column, and the problem if
-    it has several values and none of them stands for the symbol.
+    `texts` maps the column's values to their numbers of rows. Also returns notes about the column. Raises BadData if it
+    has several values, and none of them stands for the symbol.
     """
     values = list(texts)
     alike = [value for value in values if plain(value) == plain(symbol)]
     mine = symbol if symbol in texts else alike[0] if len(alike) == 1 else None
     if not values:
-        return None, (), None
+        return None, ()
     if len(values) == 1:
         if mine or not values[0]:
-            return None, (), None
-        return None, (DataNote("symbol_column", f"column {name!r} says {values[0]}"),), None
+            return None, ()
+        return None, (DataNote("symbol_column", f"column {name!r} says {values[0]}"),)
     shown = ", ".join(values[:3]) + (", …" if len(values) > 3 else "")
     if mine is None:
-        return None, (), f"column {name!r} has {len(values)} values, and none of them is {symbol}: {shown}"
+        raise BadData(
+            f"{path}: column {name!r} has {len(values)} values, and none of them is {symbol}: {shown}: use such a value"
+            " as the symbol, or give it a file of its own"
+        )
     text = f"column {name!r} has {len(values)} values: the {texts[mine]} rows of {mine} are read, of {total}"
-    return mine, (DataNote("symbol_column", text),), None
+    return mine, (DataNote("symbol_column", text),)
 
 
 def other_column(layout: Layout, pairs: Sequence[tuple[Sequence[str], Sequence[str]]], symbol: str) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -82,15 +84,11 @@ def find_sources(root: str, symbol: str, interval: str) -> Sources:
 def _directories(below: Path) -> list[str]:
     """The directories below a symbol's, including broken links, which may have led to one."""
     try:
-        with os.scandir(below) as entries:
+        with _refusals(below), os.scandir(below) as entries:
             return sorted(entry.name for entry in entries if not _hidden(entry.name) and _is_directory(entry))
-    except PermissionError as error:
-        raise BadData(f"{below}: {error.strerror}") from None
     except OSError as error:
         if not _is_absent(error):
             raise
-        if below.is_symlink():
-            raise BadData(f"{below}: is a broken link, to {below.readlink()}") from None
         return []
 
 
@@ -137,15 +135,8 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
     sources: dict[str, Source] = {}
     others: list[str] = []
     links: list[str] = []
-    try:
-        with os.scandir(directory) as scanned:
-            entries = sorted(scanned, key=lambda entry: entry.name)
-    except PermissionError as error:
-        raise BadData(f"{directory}: {error.strerror}") from None
-    except OSError as error:
-        if not _is_absent(error) or not directory.is_symlink():
-            raise
-        raise BadData(f"{directory}: is a broken link, to {directory.readlink()}") from None
+    with _refusals(directory), os.scandir(directory) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name)
     for entry in entries:
         name = entry.name
         if _hidden(name):
@@ -195,6 +186,19 @@ def _unread(read: int, links: list[str], others: list[str], where: str = "there"
     return tuple(notes)
 
 
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Raise BadData where this user may not look at `path`, or where it is a broken link."""
+    try:
+        yield
+    except PermissionError as error:
+        raise BadData(f"{path}: {error.strerror}") from None
+    except OSError as error:
+        if _is_absent(error) and path.is_symlink():
+            raise BadData(f"{path}: is a broken link, to {path.readlink()}") from None
+        raise
+
+
 def _is_absent(error: OSError) -> bool:
     """Whether nothing has that name, or only a broken link; any other error proves nothing about the data."""
     return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -223,14 +227,11 @@ def _file_or_parts(directory: Path, name: str) -> tuple[Source, ...]:
     """The file of that name, the parts of a Parquet data set, or nothing. Raises BadData for any other kind of file."""
     path = directory / name
     try:
-        status = path.stat()
-    except PermissionError as error:
-        raise BadData(f"{path}: {error.strerror}") from None
+        with _refusals(path):
+            status = path.stat()
     except OSError as error:
         if not _is_absent(error):
             raise
-        if path.is_symlink():
-            raise BadData(f"{path}: is a broken link, to {path.readlink()}") from None
         return ()
     other_kind = kind(status.st_mode)
     if other_kind is None:

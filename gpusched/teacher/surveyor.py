@@ -37,26 +37,16 @@ def _history(task: SurveyTask, settings: Settings) -> History:
 
 
 def _look(symbol: str, history: Bars, window: DateRange, settings: Settings) -> WindowSurvey:
-    bars = history.window(window.start, window.end)
-    usable = usable_rows(len(bars), settings.horizon)
+    start, end = window.start, window.end
+    bars = history.window(start, end)
+    about: dict[str, str]
     try:
-        window_examples(history, bars, window.start, window.end, settings)
+        window_examples(history, bars, start, end, settings)
+        about = {"fingerprint": fingerprint(symbol, start, end, bars, settings)}
     except NoData as error:
-        return WindowSurvey(
-            start=window.start,
-            end=window.end,
-            bars=len(bars),
-            usable_rows=usable,
-            skip_reason=str(error),
-            remedy=error.remedy,
-        )
-    return WindowSurvey(
-        start=window.start,
-        end=window.end,
-        bars=len(bars),
-        usable_rows=usable,
-        fingerprint=fingerprint(symbol, window.start, window.end, bars, settings),
-    )
+        about = {"skip_reason": str(error), "remedy": error.remedy}
+    usable = usable_rows(len(bars), settings.horizon)
+    return WindowSurvey(start=start, end=end, bars=len(bars), usable_rows=usable, **about)
 
 
 def _days(history: Bars, windows: tuple[DateRange, ...]) -> Days | None:

@@ -30,6 +30,11 @@ _TOO_LONG = 0xFF
 _BLOCK_ROWS = 1 << 14
 
 
+def as_bytes(characters: Characters) -> npt.NDArray[np.bytes_]:
+    """(n,) the texts of `characters`, which has at least one row."""
+    return np.ascontiguousarray(characters.T).view(f"S{len(characters)}").ravel()
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """n rows of fields, in the order in which they were read."""
@@ -52,7 +57,11 @@ class Table:
 
     def place(self, row: int) -> str:
         """`file:line` of a row."""
-        return f"{self.paths[int(self.file[row])]}:{self.line[row]}"
+        return f"{self.path(row)}:{self.line[row]}"
+
+    def path(self, row: int) -> Path:
+        """The file of a row."""
+        return self.paths[int(self.file[row])]
 
     def field(self, row: int, column: int) -> str:
         """A field as it is written, without quotes and blanks around it."""

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from gpusched.teacher import wording
-from gpusched.teacher.bars import NAIVE, Integers
-from gpusched.teacher.tables import Characters, Table
+from gpusched.teacher import timestamp_hints
+from gpusched.teacher.bars import DAY_US, NAIVE, Integers
+from gpusched.teacher.tables import Characters, Table, as_bytes
 from gpusched.workload import BadData
 
 #: wall clock in microseconds since 1970-01-01, and seconds east of UTC or `NAIVE`
@@ -39,7 +39,6 @@ _FLOAT_DIGITS = (10, 14, 16)
 _HOURS = (1_990_010_100, 2_050_123_123)
 
 _ZERO, _DOT, _MINUS = b"0.-"
-_DAY_US = 24 * 3600 * 1_000_000
 _EPOCH = dt.datetime(1970, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
 #: unit → units in a second
@@ -75,7 +74,7 @@ def _read(table: Table, column: int, texts: Callable[[], list[str]]) -> Instants
     try:
         return _numbers(characters) or _in_groups(characters, _moments)
     except _NotRead as error:
-        cause, remedy = (error.cause, "") if error.cause else wording.timestamp_cause(texts(), error.row)
+        cause, remedy = (error.cause, "") if error.cause else timestamp_hints.cause_and_remedy(texts(), error.row)
         text = table.shown(error.row, column)
         raise BadData(f"{table.place(error.row)}: {text} is not a timestamp{cause}", remedy=remedy) from None
 
@@ -95,14 +94,14 @@ def _joined(table: Table, column: int, dates: Instants, time: int) -> Instants:
         clock, offset = _in_groups(_whole_clocks(characters), _times_of_day)
     except _NotRead as error:
         clock, offset = _read(table, time, lambda: _texts(table, column, time))
-        if not (clock // _DAY_US == dates[0] // _DAY_US).all():
+        if not (clock // DAY_US == dates[0] // DAY_US).all():
             text = table.shown(error.row, time)
             raise BadData(
                 f"{table.place(error.row)}: {text} is not a time of day",
                 remedy="say which column is the timestamp with data.columns",
             ) from None
         return clock, offset
-    date = dates[0] // _DAY_US * _DAY_US
+    date = dates[0] // DAY_US * DAY_US
     rest = dates[0] - date
     if (rest == clock).all():
         return dates
@@ -155,15 +154,13 @@ def _pair(instant: dt.datetime) -> tuple[int, int]:
 def _in_groups(characters: Characters, read: Callable[[Characters, str], Instants]) -> Instants:
     """Apply `read` to the texts of each shape. Raises _NotRead for the first row that it refuses."""
     rows = characters.shape[1]
-    digits = characters - np.uint8(_ZERO) < 10
-    shapes = np.where(digits, np.uint8(_ZERO), characters)
+    shapes = np.where(_digits(characters), np.uint8(_ZERO), characters)
     if rows and (shapes == shapes[:, :1]).all():
         return read(characters, _shape(shapes[:, 0]))
     local, offset = np.zeros(rows, np.int64), np.zeros(rows, np.int32)
     if not rows:
         return local, offset
-    keys = np.ascontiguousarray(shapes.T).view(f"S{len(shapes)}").ravel()
-    kinds, kind = np.unique(keys, return_inverse=True)
+    kinds, kind = np.unique(as_bytes(shapes), return_inverse=True)
     failures = []
     for number in range(len(kinds)):
         members = np.flatnonzero(kind == number)
@@ -191,7 +188,7 @@ def _moments(characters: Characters, shape: str) -> Instants:
     if wrong.any():
         raise _NotRead(int(wrong.argmax()))
     clock, offset = _clock(characters, match)
-    return days * _DAY_US + clock, offset
+    return days * DAY_US + clock, offset
 
 
 def _times_of_day(characters: Characters, shape: str) -> Instants:
@@ -290,9 +287,8 @@ def _without_fraction(characters: Characters) -> Characters:
 
 
 def _from_floats(characters: Characters) -> Instants:
-    texts = np.ascontiguousarray(characters.T).view(f"S{len(characters)}").ravel()
     try:
-        numbers = texts.astype(np.float64)
+        numbers = as_bytes(characters).astype(np.float64)
     except ValueError:
         raise _NotRead(0) from None
     local = np.round(numbers * (1_000_000 / _UNITS[_unit(numbers)])).astype(np.int64)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.core.entry import Entry
+from gpusched.core.entry_point import EntryPoint
 from gpusched.worker.messages import Stamp
 
 #: directories of installed packages: of what lies there, only the workload's own package is its code
@@ -46,7 +46,7 @@ def is_own(path: Path, root: Path) -> bool:
     return parts[:1] != (_GPUSCHED,) and not any(part in _INSTALLED for part in parts)
 
 
-def read_code(entry: Entry) -> Code:
+def read_code(entry: EntryPoint) -> Code:
     """The code of a workload, without importing it."""
     top = entry.module.partition(".")[0]
     if top == _GPUSCHED:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from gpusched import artifacts, directories, files, known
-from gpusched.core.entry import parse
+from gpusched.core.entry_point import entry_point
 from gpusched.core.model import Standing, Training, WindowResult
 from gpusched.core.planning import INDEX
 from gpusched.metadata import Metadata
@@ -137,7 +137,7 @@ def _names(directory: Path) -> frozenset[str]:
 
 def _name(workload: str) -> str:
     """The name of a workload without the directory of its code."""
-    entry = parse(workload)
+    entry = entry_point(workload)
     return entry.name if entry else workload
 
 

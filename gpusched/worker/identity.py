@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gpusched.core.entry import parse
+from gpusched.core.entry_point import entry_point
 from gpusched.worker.code import Code, stamp_of
 
 #: Increase it with every change of what is counted.
@@ -28,7 +28,7 @@ class Identity:
 
     def __init__(self, workload: str, code: Code, settings: Any, data_root: str, after: tuple[str, ...] = ()) -> None:
         """`after` are the indexes of earlier batches: once these have run again, the results are others."""
-        entry = parse(workload)
+        entry = entry_point(workload)
         self._common = [VERSION, entry.name if entry else workload, code.digest, settings]
         if after:
             self._common.append([(stamp.path, stamp.size, stamp.mtime_ns) for stamp in map(stamp_of, after)])

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from gpusched.core.entry import Entry, parse
+from gpusched.core.entry_point import EntryPoint, entry_point
 from gpusched.worker.code import Code, is_own, read_code
 from gpusched.workload import BadParameters, Report, Result, Task
 
@@ -69,8 +69,8 @@ def code_of(workload: str) -> Code:
     return _codes.get(workload, Code())
 
 
-def _entry(workload: str) -> Entry:
-    entry = parse(workload)
+def _entry(workload: str) -> EntryPoint:
+    entry = entry_point(workload)
     if entry is None:
         raise BadParameters(f"workload {workload!r} is not of the form package.module:function")
     return entry

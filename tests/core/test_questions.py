@@ -80,6 +80,8 @@ def test_the_reason_of_an_outcome(outcome: Outcome, reason: str | None) -> None:
 def test_a_success_tells_what_it_moved_aside() -> None:
     assert trained(RESULT) == "trained"
     assert "moved aside to W.not-a-result" in trained(msgspec.structs.replace(RESULT, moved_aside="W.not-a-result"))
+    both = trained(msgspec.structs.replace(RESULT, changed=True, moved_aside="W.not-a-result"))
+    assert both.startswith("trained; its code or data had changed since the batch was planned; its place was taken")
 
 
 def test_only_a_result_can_be_missed() -> None:

@@ -34,7 +34,7 @@ from gpusched.core.model import (
 from gpusched.core.placement import suits
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Active, Failure, FailureKind, Finished, Queued, Starting, State
-from gpusched.core.statuses import has_result
+from gpusched.core.statuses import result_of
 from tests.core.support import RESULT, cpu, gpu
 
 DEVICES = (cpu(2), gpu(0, 2), gpu(1, 1))
@@ -169,7 +169,7 @@ class World:
             assert all(isinstance(state, Finished) for _, state in self.stored[command.batch_id].values())
             assert not self.finished[command.batch_id]
             assert set(command.labels) == {
-                label for label, (_, state) in self.stored[command.batch_id].items() if has_result(state)
+                label for label, (_, state) in self.stored[command.batch_id].items() if result_of(state)
             }
             self.checks.append(command)
             return

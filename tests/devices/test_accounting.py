@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gpusched.core.model import WindowKey
@@ -98,7 +99,8 @@ async def test_windows_have_it_in_the_store_and_the_next_ones_are_placed_by_it(
     fake: FakeNvml, accountants: list[Accountant], tmp_path: Path
 ) -> None:
     fake.gpus(1, accounting=1, accounted=f"*:{2 * GIB}:500:50")
-    devices = discover(None, slots=2, lightgbm_type="cuda").devices
+    (found,) = discover(None, lightgbm_type="cuda").devices
+    devices = (msgspec.structs.replace(found, capacity=2),)
     store = Store.open(tmp_path / "state" / "state.db")
     workload = "tests.devices.workloads:until_told"  # and nothing is there to wait for
     async with supervised(tmp_path, devices=devices, store=store, accountant=accountant(accountants)) as bench:

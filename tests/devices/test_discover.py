@@ -45,16 +45,14 @@ def ids(found: Discovery) -> list[str]:
 
 def test_describes_each_gpu(fake: FakeNvml) -> None:
     fake.gpus(2)
-    found = discover(None, slots=4, threads=2, lightgbm_type="cuda", auto=False)
+    found = discover(None, lightgbm_type="cuda")
     assert found == Discovery(
         devices=tuple(
             Device(
                 id=uuid(index),
                 name=RTX,
                 lightgbm_type="cuda",
-                capacity=4,
-                auto=False,
-                threads=2,
+                capacity=0,
                 memory_total_bytes=48 * GIB,
                 pci_bus_id=f"0000:{index + 1:02x}:00.0",
                 driver="580.95.05",
@@ -151,8 +149,8 @@ def test_mig_mode_without_instances(fake: FakeNvml) -> None:
 
 def test_exclusive_process_mode_means_one_slot(fake: FakeNvml) -> None:
     fake.gpus(2).set(1, compute_mode=EXCLUSIVE_PROCESS)
-    found = discover(None, slots=4)
-    assert [device.capacity for device in found.devices] == [4, 1]
+    found = discover(None)
+    assert [device.capacity for device in found.devices] == [0, 1]
     assert told(found) == (
         f"GPU 1 ({RTX}) is in EXCLUSIVE_PROCESS compute mode: it gets one slot; `nvidia-smi -c DEFAULT` allows more",
     )

@@ -22,7 +22,8 @@ WORKLOAD = "tests.devices.workloads:until_told"
 
 async def test_learns_the_memory_of_windows_and_sets_it_aside(fake: FakeNvml, tmp_path: Path) -> None:
     fake.gpus(1)
-    (device,) = discover(None, slots=2, lightgbm_type="cuda").devices
+    (found,) = discover(None, lightgbm_type="cuda").devices
+    device = msgspec.structs.replace(found, capacity=2)
     heard: asyncio.Queue[DeviceRead | DeviceLost] = asyncio.Queue()
     held = tmp_path / f"held-{uuid(0)}"
     os.mkfifo(held)

@@ -37,6 +37,19 @@ def test_one_symbol_more_and_a_later_end_train_only_what_is_new(gpusched: Comman
     assert f"the process {os.getpid()} trains a batch into {first['output_dir']}\nhint: wait until that" in refused
 
 
+def test_a_program_that_is_edited_while_it_runs(gpusched: Command) -> None:
+    """Each window edits it for those after it: what was trained before is told, and trained anew by the next run."""
+    program = gpusched.directory / "train.py"
+    program.write_text("""open(__file__, "a").write("#"); print('{"metrics": {}}')""")
+    of = ("--symbols", "A,B,C", "--start", "2024-01-01", "--end", "2024-02-01", "-o", "out", "--workers", 1)
+    told = gpusched("run", *of, "--", "python3", "train.py", "{symbol}")
+    changed = "The code or the data of {} changed after the batch was planned. Run the same again to train those anew"
+    assert changed.format("B_2024-01-01_to_2024-02-01") in told
+    assert told.count("changed after") == 1
+    program.write_text(program.read_text().rstrip("#") + "#")
+    assert "Plan: 2 to train, 1 to reuse" in gpusched("run", *of, "--", "python3", "train.py", "{symbol}")
+
+
 @pytest.mark.parametrize(
     ("umask", "directory", "file"),
     [pytest.param("022", 0o755, 0o644, marks=pytest.mark.thorough), ("007", 0o770, 0o660)],

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gpusched import __version__, artifacts
-from gpusched.core.entry import parse
+from gpusched.core.entry_point import entry_point
 from gpusched.core.events import (
     BatchHeld,
     BatchReopened,
@@ -328,7 +328,7 @@ async def test_a_result_that_was_committed_but_not_reported_counts(tmp_path: Pat
     """The window dies between its commit and its report; the supervisor does, too, in the second round."""
     first = make_batch(tmp_path, "two_files", batch_id="first")
     (window,) = plan(1)
-    entry = parse(first.spec.workload)
+    entry = entry_point(first.spec.workload)
     assert entry is not None
     identity = Identity(first.spec.workload, read_code(entry), {}, first.spec.data_root)
     fingerprint = identity.fingerprint(window.window.symbol, START, END, "f" * 64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpusched.teacher.bars import Bars, clean
+from gpusched.teacher.bars import Bars, sift
 from gpusched.teacher.parsing import parse_csv
 from gpusched.teacher.rows import Reading, require_one_clock
 from tests.teacher.support import write_csv
@@ -21,7 +21,7 @@ def parse(tmp_path: Path, *texts: str) -> Bars:
 def bars_of(paths: list[Path], reading: Reading) -> Bars:
     rows = parse_csv(paths, reading)
     require_one_clock(paths, rows)
-    return clean(rows.local, rows.offset, rows.values)
+    return sift(rows.local, rows.offset, rows.values).bars
 
 
 def values(bars: Bars) -> list[tuple[float, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpusched.teacher.bars import NAIVE, Bars, clean
+from gpusched.teacher.bars import NAIVE, Bars, sift
 from gpusched.workload import DateRange, SurveyTask, Task
 
 START = dt.date(2024, 1, 1)
@@ -39,7 +39,7 @@ def bars(rows: Iterable[Row]) -> Bars:
     """Daily bars from `START` on, without offsets."""
     values = np.array(list(rows), np.float64).reshape(-1, 5).T
     local = np.arange(values.shape[1], dtype=np.int64) * 86_400_000_000 + _days(START) * 86_400_000_000
-    return clean(local, np.full(values.shape[1], NAIVE, np.int32), values)
+    return sift(local, np.full(values.shape[1], NAIVE, np.int32), values).bars
 
 
 def _days(date: dt.date) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.teacher.layout import VALUES
+from gpusched.teacher.bars import VALUES
 from gpusched.teacher.parsing import parse_csv
 from gpusched.teacher.rows import Reading
 from gpusched.workload import BadData

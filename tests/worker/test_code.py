@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.core.entry import Entry
+from gpusched.core.entry_point import EntryPoint
 from gpusched.worker.code import read_code
 from gpusched.worker.identity import Identity, listing
 from tests.worker.support import START, Fifo, bench
@@ -36,7 +36,8 @@ def write(directory: Path, **files: str) -> None:
 
 def names(directory: Path, module: str) -> list[str]:
     return [
-        str(Path(stamp.path).relative_to(directory)) for stamp in read_code(Entry(module, "f", str(directory))).files
+        str(Path(stamp.path).relative_to(directory))
+        for stamp in read_code(EntryPoint(module, "f", str(directory))).files
     ]
 
 
@@ -60,7 +61,7 @@ def test_neighbours_that_are_imported_count_and_no_others(tmp_path: Path) -> Non
 
 
 def test_the_digest_follows_the_sources(tmp_path: Path) -> None:
-    entry = Entry("train", "f", str(tmp_path))
+    entry = EntryPoint("train", "f", str(tmp_path))
     write(tmp_path, train="import helping", helping="x = 1", unused="")
     first = read_code(entry).digest
     write(tmp_path, unused="x = 1")
@@ -69,14 +70,14 @@ def test_the_digest_follows_the_sources(tmp_path: Path) -> None:
     second = read_code(entry).digest
     assert second not in (None, first)
     write(tmp_path / "moved", train="import helping", helping="x = 2")
-    assert read_code(Entry("train", "f", str(tmp_path / "moved"))).digest == second
+    assert read_code(EntryPoint("train", "f", str(tmp_path / "moved"))).digest == second
 
 
 def test_gpusched_has_versions_and_an_installed_module_its_package(tmp_path: Path) -> None:
-    assert read_code(Entry("gpusched.teacher", "train_window")).digest is None
-    assert read_code(Entry("math", "sqrt")).digest is None
-    assert read_code(Entry("no_such_module", "f")).digest is None
-    code = read_code(Entry("msgspec.json", "decode"))
+    assert read_code(EntryPoint("gpusched.teacher", "train_window")).digest is None
+    assert read_code(EntryPoint("math", "sqrt")).digest is None
+    assert read_code(EntryPoint("no_such_module", "f")).digest is None
+    code = read_code(EntryPoint("msgspec.json", "decode"))
     assert code.digest is not None
     assert {Path(stamp.path).parent.name for stamp in code.files} == {"msgspec"}
 
@@ -91,7 +92,7 @@ def test_files_of_a_symbol(tmp_path: Path) -> None:
 
 def test_a_fingerprint_has_code_settings_and_data(tmp_path: Path) -> None:
     write(tmp_path, train="")
-    code = read_code(Entry("train", "f", str(tmp_path)))
+    code = read_code(EntryPoint("train", "f", str(tmp_path)))
 
     def made(workload: str = "train:f", settings: object = None, of_data: str | None = None) -> str | None:
         return Identity(workload, code, settings, str(tmp_path)).fingerprint("ABC", START, START, of_data)
@@ -99,7 +100,7 @@ def test_a_fingerprint_has_code_settings_and_data(tmp_path: Path) -> None:
     assert made() == made() == made(workload=f"{tmp_path}:train:f")
     assert len({made(), made("train:g"), made(settings=1), made(of_data="d")}) == 4
     assert Identity("train:f", code, None, "/no/such").fingerprint("ABC", START, START, None) is None
-    own = read_code(Entry("gpusched.teacher", "train_window"))
+    own = read_code(EntryPoint("gpusched.teacher", "train_window"))
     assert Identity("gpusched.teacher:train_window", own, {}, "/").fingerprint("ABC", START, START, "d") == "d"
 
 

@@ -216,7 +216,7 @@ def check_data_root(spec: BatchSpec) -> None:
 
 def check_libraries(workload: str) -> None:
     """Raise NotLoadable if LightGBM cannot be loaded, with the cause and remedy that the doctor shows."""
-    from gpusched.teacher.runtime import missing_library, remedy_for
+    from gpusched.teacher.installed import missing_library, remedy_for
 
     why = missing_library() if workload == BUILT_IN_WORKLOAD else None
     if why is not None:

@@ -12,8 +12,8 @@ import msgspec
 
 from gpusched.core.model import DeviceChoice, DeviceType
 from gpusched.devices.kind import Note
+from gpusched.teacher.installed import NCCL, remedy_for
 from gpusched.teacher.opencl import is_processor
-from gpusched.teacher.runtime import NCCL, remedy_for
 from gpusched.workload import Trial
 
 Status = Literal["ok", "warning", "problem"]

@@ -12,7 +12,7 @@ from gpusched.client.drawing.logs import WROTE_NOTHING, log_of
 from gpusched.client.drawing.plain import clean
 from gpusched.client.drawing.text import Glyphs, duration, key_metrics
 from gpusched.core.model import Slot, WindowResult
-from gpusched.core.states import Finished, Reused, Succeeded
+from gpusched.core.statuses import result_of
 from gpusched.core.totals import flat
 from gpusched.protocol import DeviceStatus, WindowDetail
 
@@ -40,8 +40,8 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
         yield f"         {clean(note.text)}"
     if plan.remedy and window.status in ("skipped", "failed"):
         yield f"Remedy   {clean(plan.remedy)}"
-    if isinstance(detail.state, Finished) and isinstance(outcome := detail.state.outcome, Succeeded | Reused):
-        yield from _result(outcome.result)
+    if (result := result_of(detail.state)) is not None:
+        yield from _result(result)
     for attempt in detail.attempts:
         end = attempt.ended_at
         took = f", {duration(end - attempt.placed_at)}" if end is not None else ""

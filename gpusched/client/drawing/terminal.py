@@ -30,6 +30,7 @@ from gpusched.client.drawing.text import ASCII, FANCY, device_name, duration, ke
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.window import FinishedWindow
 from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
+from gpusched.core.model import WindowResult
 from gpusched.core.planning import Plan
 from gpusched.core.states import Finished, Held, Queued, Succeeded
 from gpusched.core.statuses import FAILURES
@@ -53,6 +54,7 @@ FRAME_S = 0.125
 #: lines that are printed above the live area with one frame; of further ones only the number is said
 LINES_A_FRAME = 30
 _SIZES = ("COLUMNS", "LINES")
+RUN_AGAIN = "Run the same again to train those anew that were trained before the change."
 
 
 def open_console(stderr: bool = False) -> Console:
@@ -106,6 +108,8 @@ class RunScreen:
         self._waiting = ""
         #: devices of which it was told that they were closed
         self._closed: set[str] = set()
+        #: whether somebody was told that code or data change under the batch
+        self._told_of_changes = False
         self._paused = False
 
     @property
@@ -160,8 +164,8 @@ class RunScreen:
             self._view.apply(update, time.monotonic())
         match update:
             case WindowMoved(old=old, new=Finished(outcome=outcome)):
-                if isinstance(outcome, Succeeded) and (kept := outcome.result.moved_aside) is not None:
-                    self.note(f"{update.key.label} was no result of gpusched: moved aside to {kept}")
+                if isinstance(outcome, Succeeded):
+                    self._remark(update.key.label, outcome.result)
                 # One that was cancelled where it waited is only counted.
                 if not isinstance(old, Queued | Held):
                     self._finished()
@@ -176,6 +180,13 @@ class RunScreen:
                 self.note(f"Device {device_name(device_id)} is {health}" + (f": {reason}" if reason else ""))
             case _:
                 pass
+
+    def _remark(self, label: str, result: WindowResult) -> None:
+        if (kept := result.moved_aside) is not None:
+            self.note(f"{label} was no result of gpusched: moved aside to {kept}")
+        if result.changed and not self._told_of_changes:
+            self._told_of_changes = True  # once, as the windows after it are like this one
+            self.note(f"The code or the data of {label} changed after the batch was planned. {RUN_AGAIN}")
 
     def load(self, snapshot: Snapshot, batch_id: str) -> None:
         """Show the batch as the daemon knows it. The time of a stage begins when it has started."""

@@ -15,12 +15,11 @@ from gpusched.core.states import (
     Finished,
     Lost,
     Outcome,
-    Reused,
     Running,
     Succeeded,
     TimedOut,
 )
-from gpusched.core.statuses import name_of
+from gpusched.core.statuses import name_of, result_of
 
 
 class RunningWindow(msgspec.Struct, kw_only=True):
@@ -84,7 +83,7 @@ def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedW
         slot=old.slot.number if isinstance(old, Active) else None,
         device=old.slot.device_id if isinstance(old, Active) else None,
         node=old.slot.node if isinstance(old, Active) else "",
-        metrics=outcome.result.metrics if isinstance(outcome, Succeeded | Reused) else None,
+        metrics=None if (result := result_of(new)) is None else result.metrics,
         source_line=failure.source_line if failure else "",
     )
 

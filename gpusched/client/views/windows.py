@@ -14,8 +14,8 @@ from gpusched.client.views.panels import after
 from gpusched.core.events import WindowMoved
 from gpusched.core.merit import merit
 from gpusched.core.model import BatchSpec
-from gpusched.core.states import Active, Failed, Finished, Lost, Reused, Running, Starting, Stopping, Succeeded
-from gpusched.core.statuses import BY_URGENCY, FAILURES, name_of, reason_of
+from gpusched.core.states import Active, Failed, Finished, Lost, Running, Starting, Stopping
+from gpusched.core.statuses import BY_URGENCY, FAILURES, name_of, reason_of, result_of
 from gpusched.core.totals import flat
 from gpusched.protocol import WindowLine
 
@@ -112,9 +112,8 @@ class WindowList:
         line = self._lines.get(moved.key.label)
         if line is not None:
             self._lines[moved.key.label] = _moved(line, moved)
-            new = moved.new
-            if isinstance(new, Finished) and isinstance(new.outcome, Succeeded | Reused):
-                self._measure(moved.key.label, new.outcome.result.metrics)
+            if (result := result_of(moved.new)) is not None:
+                self._measure(moved.key.label, result.metrics)
             else:
                 self._metrics.pop(moved.key.label, None)
 

@@ -17,7 +17,7 @@ import anyio
 
 from gpusched.core.model import Device
 from gpusched.devices.kind import UNKNOWN, Accounted
-from gpusched.devices.nvidia.binding import nvml_binding
+from gpusched.devices.nvidia.binding import nvml_binding, session
 from gpusched.devices.nvidia.readings import in_initial_pid_namespace
 
 #: seconds to wait for an answer; meanwhile a window that has ended keeps its slot
@@ -77,22 +77,19 @@ class Accountant:
             device_id, pid, answer = question
             accounted = UNKNOWN
             with contextlib.suppress(nvml.NVMLError):
-                accounted = _ask(nvml, device_id, pid)
+                accounted = _ask(device_id, pid)
             # the loop may have been closed while the call was blocked
             with contextlib.suppress(RuntimeError):
                 answer.get_loop().call_soon_threadsafe(_set, answer, accounted)
 
 
-def _ask(nvml: Any, device_id: str, pid: int) -> Accounted:
+def _ask(device_id: str, pid: int) -> Accounted:
     """Ask in a session of its own. Raises NVMLError.
 
     While the sampler has one, that costs next to nothing; one that stayed open would hide cards that come later.
     """
-    nvml.nvmlInit()
-    try:
+    with session() as nvml:
         return _read(nvml.nvmlDeviceGetAccountingStats(nvml.nvmlDeviceGetHandleByUUID(device_id), pid))
-    finally:
-        nvml.nvmlShutdown()
 
 
 def _read(stats: Any) -> Accounted:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 #: NVML's library, a part of the driver
@@ -27,3 +29,15 @@ def nvml_binding() -> Any:
     import pynvml
 
     return pynvml
+
+
+@contextlib.contextmanager
+def session() -> Iterator[Any]:
+    """NVML, started for the time of the context. Raises what `nvml_binding` does, and NVMLError."""
+    nvml = nvml_binding()
+    nvml.nvmlInit()
+    try:
+        yield nvml
+    finally:
+        with contextlib.suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()

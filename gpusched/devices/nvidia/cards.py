@@ -15,66 +15,26 @@ import msgspec
 
 from gpusched.core.model import Device, DeviceType
 from gpusched.devices.kind import Discovery, Note
-from gpusched.devices.nvidia.binding import LIBRARY, NoLibrary, nvml_binding
+from gpusched.devices.nvidia.binding import LIBRARY, NoLibrary, nvml_binding, session
 from gpusched.devices.nvidia.mask import Gpu, visible
 
 
-def discover(
-    mask: str | None,
-    *,
-    slots: int = 0,
-    threads: int = 1,
-    lightgbm_type: DeviceType = "gpu",
-    auto: bool = True,
-    root: Path = Path("/"),
-) -> Discovery:
+def discover(mask: str | None, *, lightgbm_type: DeviceType = "gpu", root: Path = Path("/")) -> Discovery:
     """Look for GPUs under `mask`, the operator's `CUDA_VISIBLE_DEVICES` (None: not set). No GPU is no error.
 
-    `slots`, `threads`, `lightgbm_type` and `auto` are copied into each device, except that a card in EXCLUSIVE_PROCESS
-    mode gets one slot. The calls into NVML may block for seconds while the driver starts.
+    Each has `lightgbm_type`, and no slots yet, except that a card in EXCLUSIVE_PROCESS mode has one. The calls into
+    NVML may block for seconds while the driver starts.
     """
     try:
-        nvml = nvml_binding()
-        nvml.nvmlInit()
+        with session() as nvml:
+            try:
+                return _discovered(nvml, mask, lightgbm_type)
+            except Exception as error:
+                return _none(Note(f"the NVIDIA driver fails ({error}): GPUs cannot be used", LOOK_AT))
     except ImportError:
         return _none(Note("the nvidia-ml-py package is not installed: GPUs cannot be used"))
     except Exception as error:
         return _none(_why_no_nvml(error, root))
-    try:
-        cards, notes = _inventory(nvml)
-        complete = all(cards)
-        if not any(cards):
-            return Discovery(
-                devices=(), notes=(*notes, Note("the NVIDIA driver reports no GPU that can be used")), complete=complete
-            )
-        shown = _shown(mask, cards, notes)
-        driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
-        devices = tuple(
-            Device(
-                id=uuid,
-                name=card.usable[uuid].name,
-                lightgbm_type=lightgbm_type,
-                capacity=1 if card.exclusive else slots,
-                auto=auto,
-                cpus=card.cpus,
-                threads=threads,
-                memory_total_bytes=card.usable[uuid].memory_total_bytes,
-                accounting=card.accounting,
-                pci_bus_id=card.pci_bus_id,
-                driver=driver or "",
-                modes=card.modes,
-            )
-            for uuid in shown
-            for card in cards
-            if card and uuid in card.usable
-        )
-        answered = frozenset() if complete else frozenset(card.pci_bus_id for card in cards if card) - {""}
-        return Discovery(devices=devices, notes=tuple(notes), driver=driver, complete=complete, answered=answered)
-    except Exception as error:
-        return _none(Note(f"the NVIDIA driver fails ({error}): GPUs cannot be used", LOOK_AT))
-    finally:
-        with contextlib.suppress(Exception):
-            nvml.nvmlShutdown()
 
 
 #: remedy where the driver or a card fails
@@ -92,12 +52,7 @@ class CudaAbilities(msgspec.Struct, frozen=True, kw_only=True):
 
 def cuda_abilities() -> CudaAbilities:
     """Ask all GPUs of the machine; both fields stay empty if NVML does not work."""
-    try:
-        nvml = nvml_binding()
-        nvml.nvmlInit()
-    except Exception:  # `discover` says why
-        return CudaAbilities()
-    try:
+    with contextlib.suppress(Exception), session() as nvml:  # `discover` says why it fails
         capabilities = {}
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
@@ -107,11 +62,7 @@ def cuda_abilities() -> CudaAbilities:
         version = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion) or 0
         newest = (version // 1000, version % 1000 // 10) if version else None
         return CudaAbilities(capabilities=capabilities, newest=newest)
-    except Exception:
-        return CudaAbilities()
-    finally:
-        with contextlib.suppress(Exception):
-            nvml.nvmlShutdown()
+    return CudaAbilities()
 
 
 # -- looking for GPUs --------------------------------------------------------------------------------------------------
@@ -174,6 +125,35 @@ def _why_no_nvml(error: Exception, root: Path) -> Note:
                 "check the mode of /dev/nvidiactl and /dev/nvidia*",
             )
     return Note(f"the NVIDIA driver cannot be started ({error}): GPUs cannot be used", LOOK_AT)
+
+
+def _discovered(nvml: Any, mask: str | None, lightgbm_type: DeviceType) -> Discovery:
+    cards, notes = _inventory(nvml)
+    complete = all(cards)
+    if not any(cards):
+        nothing = Note("the NVIDIA driver reports no GPU that can be used")
+        return Discovery(devices=(), notes=(*notes, nothing), complete=complete)
+    shown = _shown(mask, cards, notes)
+    driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
+    devices = tuple(
+        Device(
+            id=uuid,
+            name=card.usable[uuid].name,
+            lightgbm_type=lightgbm_type,
+            capacity=1 if card.exclusive else 0,
+            cpus=card.cpus,
+            memory_total_bytes=card.usable[uuid].memory_total_bytes,
+            accounting=card.accounting,
+            pci_bus_id=card.pci_bus_id,
+            driver=driver or "",
+            modes=card.modes,
+        )
+        for uuid in shown
+        for card in cards
+        if card and uuid in card.usable
+    )
+    answered = frozenset() if complete else frozenset(card.pci_bus_id for card in cards if card) - {""}
+    return Discovery(devices=devices, notes=tuple(notes), driver=driver, complete=complete, answered=answered)
 
 
 def _inventory(nvml: Any) -> tuple[list[_Card | None], list[Note]]:
@@ -287,7 +267,6 @@ def _near(nvml: Any, handle: Any) -> tuple[int, ...]:
 
 def _ask(nvml: Any, call: Callable[..., Any], *arguments: Any) -> Any:
     """The result of an NVML call, or None if it fails."""
-
     try:
         return call(*arguments)
     except nvml.NVMLError:

@@ -29,11 +29,8 @@ class Gpus:
 
     def __init__(self, discovery: Discovery, *, standing: bool = False, windows: Collection[int] = ()) -> None:
         self.accountant = Accountant(discovery.devices)
-        inventory = Inventory(self.discover, discovery) if standing or discovery.devices else None
+        inventory = Inventory(look, discovery) if standing or discovery.devices else None
         self.sampler = Sampler(discovery.devices, inventory=inventory, windows=windows)
-
-    def discover(self) -> Discovery:
-        return look()
 
     def environment(self, device: Device) -> dict[str, str | None]:
         return {"CUDA_VISIBLE_DEVICES": device.id, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

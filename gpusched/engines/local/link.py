@@ -19,7 +19,7 @@ from gpusched.engines.local.packets import Replies, close_all, packed, rights
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
 from gpusched.handles import exit_of
-from gpusched.teacher.runtime import remedy_for
+from gpusched.teacher.installed import remedy_for
 from gpusched.worker.code import stamp_of
 from gpusched.worker.messages import (
     MAX_PACKET_BYTES,

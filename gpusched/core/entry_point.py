@@ -14,7 +14,7 @@ _ENTRY = re.compile(
 )
 
 
-class Entry(msgspec.Struct, frozen=True):
+class EntryPoint(msgspec.Struct, frozen=True):
     """A workload function: where it is imported from."""
 
     module: str
@@ -28,9 +28,9 @@ class Entry(msgspec.Struct, frozen=True):
         return f"{self.module}:{self.function}"
 
 
-def parse(workload: str) -> Entry | None:
+def entry_point(workload: str) -> EntryPoint | None:
     """The parts of a workload's name; None if it is not one."""
     match = _ENTRY.fullmatch(workload)
     if match is None or ".." in (match["directory"] or "").split("/"):
         return None
-    return Entry(match["file"] or match["module"], match["function"], match["directory"] or "")
+    return EntryPoint(match["file"] or match["module"], match["function"], match["directory"] or "")

@@ -23,6 +23,15 @@ def package() -> Path:
     return Path(spec.origin).parent
 
 
+def library() -> Path:
+    """LightGBM's shared library, in its package. Raises ImportError."""
+    here = package()
+    for place in (here / "lib", here / "bin", here.parent):
+        if (path := place / "lib_lightgbm.so").is_file():
+            return path
+    raise ImportError(f"the lightgbm package in {here} has no lib_lightgbm.so", name="lightgbm")
+
+
 def remedy_for(why: str) -> str | None:
     """The remedy for the missing library that `why` names; None if it names none that is known here."""
     return next((remedy for library, remedy in _REMEDIES.items() if library in why), None)
@@ -36,16 +45,14 @@ def missing_library() -> str | None:
     """
     if _load_error("libgomp.so.1") is None:
         return None
-    with contextlib.suppress(ModuleNotFoundError):
-        library = package() / "lib" / "lib_lightgbm.so"
-        if library.exists():
-            return _load_error(str(library))
+    with contextlib.suppress(ImportError):
+        return _load_error(str(library()))
     return None
 
 
-def _load_error(library: str) -> str | None:
+def _load_error(name: str) -> str | None:
     try:
-        ctypes.CDLL(library)
+        ctypes.CDLL(name)
     except OSError as error:
         return str(error)
     return None

@@ -24,7 +24,7 @@ _CLOCKS = {
 }
 
 
-def timestamp_cause(texts: list[str], row: int) -> tuple[str, str]:
+def cause_and_remedy(texts: list[str], row: int) -> tuple[str, str]:
     """The reason why a text of a column is no timestamp, and a remedy."""
     text = texts[row]
     if not text:
