@@ -50,8 +50,8 @@ class DeviceRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     at: Seconds
 
 
-class CountRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The number of a batch's windows in one status."""
+class _CountRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`statements.COUNTS`."""
 
     batch_id: str
     status: str
@@ -169,8 +169,16 @@ def ending_columns(record: WindowMoved) -> tuple[object, ...]:
             return record.at, None, None, None, *usage
 
 
-def batch_row(columns: Sequence[Any], counts: dict[str, int]) -> BatchStatus:
-    row = convert(columns, _BatchRow)
+def batch_rows(rows: Iterable[Sequence[Any]], counts: Iterable[Sequence[Any]]) -> list[BatchStatus]:
+    """Batches with the numbers of their windows, from rows of `statements.BATCHES` and `statements.COUNTS`."""
+    by_batch: dict[str, dict[str, int]] = {}
+    for count in (convert(columns, _CountRow) for columns in counts):
+        by_batch.setdefault(count.batch_id, {})[count.status] = count.windows
+    batches = (convert(columns, _BatchRow) for columns in rows)
+    return [_batch(row, by_batch.get(row.id, {})) for row in batches]
+
+
+def _batch(row: _BatchRow, counts: dict[str, int]) -> BatchStatus:
     return BatchStatus(
         id=row.id,
         output_dir=row.output_dir,

@@ -29,10 +29,9 @@ from gpusched.store import learned, statements
 from gpusched.store.database import Database
 from gpusched.store.late_indexes import LateIndexes
 from gpusched.store.rows import (
-    CountRow,
     DeviceRow,
     attempt_row,
-    batch_row,
+    batch_rows,
     decode_batch,
     decode_notes,
     decode_plan,
@@ -201,21 +200,14 @@ class Store:
 
     def batches(self) -> list[BatchStatus]:
         """All batches, in the order of acceptance."""
-        counts: dict[str, dict[str, int]] = {}
         with self._decoding("batches"):
-            for row in self._query("SELECT batch_id, status, windows FROM counts WHERE windows > 0"):
-                count = msgspec.convert(row, CountRow)
-                counts.setdefault(count.batch_id, {})[count.status] = count.windows
-            rows = self._query(f"{statements.BATCHES} ORDER BY number")
-            return [batch_row(row, counts.get(row[0], {})) for row in rows]
+            return batch_rows(self._query(f"{statements.BATCHES} ORDER BY number"), self._query(statements.COUNTS))
 
     def batch(self, batch_id: str) -> BatchStatus | None:
-        for row in self._query(f"{statements.BATCHES} AND id = ?", (batch_id,)):
-            query = "SELECT batch_id, status, windows FROM counts WHERE batch_id = ? AND windows > 0"
-            with self._decoding(batch_id):
-                counts = [msgspec.convert(counted, CountRow) for counted in self._query(query, (batch_id,))]
-                return batch_row(row, {count.status: count.windows for count in counts})
-        return None
+        with self._decoding(batch_id):
+            rows = self._query(f"{statements.BATCHES} AND id = ?", (batch_id,))
+            counts = self._query(f"{statements.COUNTS} AND batch_id = ?", (batch_id,))
+            return next(iter(batch_rows(rows, counts)), None)
 
     def accepted(self, batch_id: str) -> Batch | None:
         """The batch as it was accepted, with its specification."""
