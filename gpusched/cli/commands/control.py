@@ -24,6 +24,7 @@ from gpusched.config import terms
 from gpusched.core.model import Batch
 from gpusched.core.statuses import PARTICIPLES, WindowVerb, applies, status_of, words
 from gpusched.core.terms import with_terms
+from gpusched.core.wording import counted
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import Changed
 
@@ -182,8 +183,8 @@ def _change(options: argparse.Namespace, change: _Change, verb: WindowVerb) -> i
     if changed.note:
         print(f"{batch_id}: {changed.note}")  # noqa: T201
         return DONE
-    noun = "window" if changed.windows == 1 else "windows"
-    print(f"{batch_id}: {changed.windows} {noun} {PARTICIPLES[verb]}; the batch is {changed.batch.state}")  # noqa: T201
+    windows = counted(changed.windows, "window")
+    print(f"{batch_id}: {windows} {PARTICIPLES[verb]}; the batch is {changed.batch.state}")  # noqa: T201
     return DONE
 
 

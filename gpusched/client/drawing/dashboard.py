@@ -24,6 +24,7 @@ from gpusched.client.views.overview import DeviceView, Overview
 from gpusched.client.views.panels import ALL, Cursor, Lens, Panel, Row, rows
 from gpusched.client.views.window import FinishedWindow, RunningWindow
 from gpusched.core.statuses import FAILURES
+from gpusched.core.wording import counted
 from gpusched.protocol import DeviceStatus
 
 KEYS = "tab panel  ⏎ open  space mark  c cancel  h hold  r retry  / find  : commands  ? help  q quit"
@@ -228,8 +229,7 @@ class _Drawing:
                 return ""
             case "failed":
                 count = sum(len(row.targets) for row in self._rows["failed"])
-                reasons = len(self._rows["failed"])
-                return f"{count} lately, {reasons} {'reason' if reasons == 1 else 'reasons'}"
+                return f"{count} lately, {counted(len(self._rows['failed']), 'reason')}"
             case "finished":
                 return "" if self._frame.lens.ranking == "latest" else f"{self._frame.lens.ranking} first"
 

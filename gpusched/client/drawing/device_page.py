@@ -16,6 +16,7 @@ from gpusched.client.drawing.slot_times import slot_line
 from gpusched.client.drawing.text import Glyphs, device_name
 from gpusched.client.views.slots import SlotView
 from gpusched.core.samples import RECENT, RECENT_S, Sample
+from gpusched.core.wording import counted
 from gpusched.protocol import DeviceStatus
 
 KEYS = "d drain or open  j/k scroll  esc back  : commands  ? help  q quit"
@@ -146,7 +147,7 @@ class _Drawing:
             line = Line(f"{' ' * SIGN}{f'#{slot.index}':<{NAME}} ", "dim")
             lines.append(line.extend(slot_line(slot, frame.known_since, latest, cells, each, self._draw)))
         if lines and (more := len(frame.slots) - count):
-            lines[-1].pad(behind).append(f" {more} more {'slot' if more == 1 else 'slots'}", "dim")
+            lines[-1].pad(behind).append(f" {counted(more, 'more slot')}", "dim")
         return lines
 
     def _told(self, shown: _Shown) -> str:

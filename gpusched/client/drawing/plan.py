@@ -15,11 +15,12 @@ from rich.text import Text
 
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.plain import clean
-from gpusched.client.drawing.summary import counted, notes_lines, reason_lines
+from gpusched.client.drawing.summary import notes_lines, reason_lines
 from gpusched.client.drawing.text import Glyphs, glyphs
 from gpusched.client.views.reasons import Reasons, refusals_of, skips_of
 from gpusched.core.model import PlannedWindow
 from gpusched.core.planning import Action, Plan, action, reason_of_plan, replacing, with_remedy
+from gpusched.core.wording import counted
 
 #: windows that are listed one by one where nobody asks for all
 MOST_WINDOWS = 20
@@ -76,7 +77,7 @@ class _PlanTable:
         else:
             yield from self._windows(options, draw)
         yield Text()
-        yield Text(f"{counted(len(plan.windows))}: {plan_line(plan)}", "bold")
+        yield Text(f"{counted(len(plan.windows), 'window')}: {plan_line(plan)}", "bold")
         yield from reason_lines(skips_of(plan.windows), draw)
         if refusals := refusals_of(plan.windows):
             yield Text()

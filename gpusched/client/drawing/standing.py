@@ -17,6 +17,7 @@ from gpusched.client.views.batch import BatchView
 from gpusched.client.views.failures import FailureGroup
 from gpusched.client.views.standing import by_urgency, failures, standing, way_on, why_held
 from gpusched.core.statuses import FAILURES, OUTCOMES, UNFINISHED, tally, words
+from gpusched.core.wording import counted
 from gpusched.protocol import BatchStatus, WindowLine
 
 GAP = 2
@@ -88,8 +89,7 @@ class BatchTable(msgspec.Struct, frozen=True, kw_only=True):
             elif one.batch.waits:
                 yield Text(draw.clean(f"{one.batch.id} waits {one.batch.waits}"), "dim", overflow="fold")
         if self.more:
-            noun = "batch" if self.more == 1 else "batches"
-            yield Text(f"{draw.ellipsis} and {self.more} more {noun}: --all", "dim")
+            yield Text(f"{draw.ellipsis} and {counted(self.more, 'more batch', 'more batches')}: --all", "dim")
 
 
 def _cells(one: Seen, draw: Glyphs) -> dict[str, str]:
@@ -222,8 +222,7 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
             return
         running = sorted(view.running.values(), key=lambda window: window.since)
         yield Text()
-        slots = f"{len(running)} {'slot' if len(running) == 1 else 'slots'}"
-        yield Text(f"At work on {slots}, the longest first", "bold")
+        yield Text(f"At work on {counted(len(running), 'slot')}, the longest first", "bold")
         for window in running[:MOST_WINDOWS]:
             rounds = f" {window.round}/{window.rounds}" if window.rounds else ""
             where = f"{draw.clean(window.phase)}{rounds} on {draw.clean(device_name(window.device, window.node))}"

@@ -18,6 +18,7 @@ from gpusched.client.views.reasons import Reasons
 from gpusched.client.views.window import FinishedWindow
 from gpusched.core.model import BatchSpec, DataNotes
 from gpusched.core.statuses import OUTCOMES, words
+from gpusched.core.wording import counted, first_few
 from gpusched.core.worth import constants_note
 
 #: the summary shows so many skip reasons, and counts the rest
@@ -35,8 +36,7 @@ def notes_lines(notes: DataNotes) -> list[str]:
         alike.setdefault(clean("; ".join(note.text for note in symbol_notes)), []).append(clean(symbol))
     lines = []
     for text, symbols in alike.items():
-        names = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3:,} more" if len(symbols) > 3 else "")
-        lines.append(f"{names}: {text}")
+        lines.append(f"{first_few(symbols, 3)}: {text}")
     if (more := len(lines) - SHOWN_NOTES) > 0:
         lines[SHOWN_NOTES:] = [f"… and {more:,} more lines; --json has them all"]
     return lines
@@ -123,7 +123,7 @@ class _Summary:
             yield Text(f"Stopped: {draw.clean(self._held_reason)}", "bold red")
         elif self._interrupted:
             yield Text("Interrupted", "bold yellow")
-        line = f"{counted(view.total)} in {duration(self._seconds)}"
+        line = f"{counted(view.total, 'window')} in {duration(self._seconds)}"
         if view.trained and self._seconds > 0:
             line += f", {view.trained} of them run at {per_second(view.trained / self._seconds)}"
         yield Text(line, "bold")
@@ -158,7 +158,3 @@ def reason_lines(reasons: Reasons, draw: Glyphs) -> Iterator[Text]:
 def _bounded(message: str, draw: Glyphs) -> str:
     """A message as long as it deserves here; its log has the whole of it."""
     return draw.clean(message if len(message) <= MESSAGE_CHARS else message[:MESSAGE_CHARS] + draw.ellipsis)
-
-
-def counted(count: int) -> str:
-    return "1 window" if count == 1 else f"{count} windows"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from gpusched.client.drawing.text import Glyphs, glyphs
+from gpusched.client.drawing.text import glyphs
 from gpusched.core.model import Window
 from gpusched.core.planning import Plan, action
+from gpusched.core.wording import counted, first_few
 
 #: bars of a group of symbols; the others are counted
 SHOWN_BARS = 60
@@ -81,7 +82,7 @@ class _Timeline:
         width = max(20, options.max_width - _DATES)
         legend = f"{marks.train} train  {marks.validate} validate  {marks.idle} neither: skipped or refused"
         for bars, symbols in self._groups().items():
-            heading = f"{_named(symbols, draw)}: {len(bars)} date {'range' if len(bars) == 1 else 'ranges'}"
+            heading = f"{first_few([*map(draw.clean, symbols)], 3)}: {counted(len(bars), 'date range')}"
             yield Text(draw.crop(heading, options.max_width).rstrip(), "bold", no_wrap=True)
             yield Text(" " * _DATES + f"{first}{str(last).rjust(width - len(str(first)))}", "dim", no_wrap=True)
             for bar in bars[:SHOWN_BARS]:
@@ -105,11 +106,6 @@ class _Timeline:
         for symbol, bars in ranges.items():
             groups.setdefault(tuple(bars.values()), []).append(symbol)
         return groups
-
-
-def _named(symbols: Sequence[str], draw: Glyphs) -> str:
-    names = ", ".join(draw.clean(symbol) for symbol in symbols[:3])
-    return names + (f" and {len(symbols) - 3:,} more" if len(symbols) > 3 else "")
 
 
 def _drawn(bar: _Bar, first: dt.date, last: dt.date, width: int, marks: _Marks) -> str:

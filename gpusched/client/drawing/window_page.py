@@ -10,6 +10,7 @@ from gpusched.client.drawing.line import Drawn, Line
 from gpusched.client.drawing.rooms import BORDER
 from gpusched.client.drawing.text import Glyphs
 from gpusched.client.views.log import LogRow, LogView
+from gpusched.core.wording import counted
 
 KEYS = "j/k scroll  tab {}  / find  n next  F follow  c cancel  h hold  r retry  esc back  ? help"
 _SHORT_KEYS = "j/k scroll  tab {}  / find  n next  F follow  c r  esc back  ? help"
@@ -70,8 +71,7 @@ class _Drawing:
         room = height - BORDER
         first, rows = log.look(self._inner, room)
         if log.words:
-            count = log.found
-            below = f"{count} {'row has' if count == 1 else 'rows have'} {log.words!r}"
+            below = f"{counted(log.found, 'row has', 'rows have')} {log.words!r}"
         else:
             below = "follows" if log.following else f"row {first + 1} of {len(log)}"
         lines = [self._row(row) for row in rows]

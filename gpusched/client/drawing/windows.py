@@ -17,6 +17,7 @@ from gpusched.client.views.failures import FailureGroup
 from gpusched.client.views.window import RunningWindow
 from gpusched.client.views.windows import TABS, SymbolLine, Tab, WindowList, seconds
 from gpusched.core.statuses import FAILURES, words
+from gpusched.core.wording import counted
 from gpusched.protocol import WindowLine
 
 KEYS = "tab view  ⏎ open  space mark  c cancel  r retry  / find  v status  m metric  s sort  esc back  ? help"
@@ -174,9 +175,9 @@ class _Drawing:
     def _below(self, count: int) -> str:
         windows = self._frame.windows
         if self._frame.tab == "failures":
-            return f"{count} {'reason' if count == 1 else 'reasons'}"
+            return counted(count, "reason")
         if self._frame.tab == "symbols":
-            return f"{count} {'symbol' if count == 1 else 'symbols'} by {windows.shown_metric or 'name'}"
+            return f"{counted(count, 'symbol')} by {windows.shown_metric or 'name'}"
         if self._frame.tab == "settings":
             return f"{count} settings"
         parts = [f"{count} of {len(windows)} windows", f"by {windows.order}"]

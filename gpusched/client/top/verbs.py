@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gpusched.client.connection import Connection
 from gpusched.core.statuses import PARTICIPLES, WindowVerb
+from gpusched.core.wording import counted
 from gpusched.protocol.replies import Changed
 
 #: (batch, window or None for all of it)
@@ -48,7 +49,7 @@ def _change(verb: WindowVerb, target: Target, link: Connection) -> Changed:
 def said(windows: int, done: str) -> str:
     if not windows:
         return f"Nothing here can be {done}"
-    return f"{windows} {'window' if windows == 1 else 'windows'} {done}"
+    return f"{counted(windows, 'window')} {done}"
 
 
 def named(targets: Sequence[Target]) -> str:
