@@ -38,7 +38,7 @@ def symbols(command: argparse.ArgumentParser) -> None:
         "symbols_file",
         nargs="?",
         metavar="SYMBOLS_FILE",
-        help="one symbol a line, # starts a comment; or windows, one JSON object a line; - is stdin",
+        help="one symbol a line, # starts a comment; or windows, one JSON object a line or in an array; - is stdin",
     )
     command.add_argument("--symbols", metavar="A,B,…", help="the symbols themselves, in place of SYMBOLS_FILE")
 
@@ -57,7 +57,7 @@ def sweep(command: argparse.ArgumentParser) -> None:
         help="values of a setting, such as lightgbm.num_leaves=15,31 (repeatable)",
     )
     group.add_argument(
-        "--params", metavar="FILE", help="combinations one by one: CSV with settings as heading, or JSON lines"
+        "--params", metavar="FILE", help="combinations one by one: CSV with settings as heading, or JSON objects"
     )
     group.add_argument("--sample", type=int, metavar="N", help="only so many combinations, drawn at random (all)")
     group.add_argument("--seed", type=int, metavar="N", help="another seed is another draw of --sample (0)")

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gpusched.client.text_files import NotText, name_given_twice, read_text
+from gpusched.client.text_files import NotText, is_json, json_objects, name_given_twice, read_text
 from gpusched.command import WORKLOAD as COMMAND
 from gpusched.command.placeholders import PARAMETER
 from gpusched.config import canonical, settings_at
@@ -33,7 +33,7 @@ class BadParam(UsageError):
 
 class BadParamsFile(InputError):
     problem = "the parameters cannot be read: {why}"
-    remedy = "give a CSV file with a heading of settings, such as lightgbm.num_leaves, or one JSON object a line"
+    remedy = "give a CSV file headed by settings, such as lightgbm.num_leaves, or JSON objects: one a line, or an array"
 
 
 class TooManyPoints(UsageError):
@@ -214,27 +214,27 @@ def _require_distinct(axes: list[Axis]) -> None:
 
 
 def _rows(file: Path) -> Axis:
-    """The rows of a CSV file or the lines of a JSON Lines file."""
+    """The rows of a CSV file, or the objects of a JSON file."""
     try:
         text = read_text(file)
     except NotText as error:
         raise BadParamsFile(place=str(file), why=error) from None
-    rows = list(_json_rows(text, file) if text.lstrip("\ufeff \t\r\n").startswith("{") else _csv_rows(text, file))
+    rows = list(_json_rows(text, file) if is_json(text) else _csv_rows(text, file))
     if not rows:
         raise BadParamsFile(place=str(file), why="it has no rows")
     return rows
 
 
 def _json_rows(text: str, file: Path) -> Iterator[Parameters]:
-    for number, line in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
-        if line.strip():
-            try:
-                parameters = msgspec.json.decode(line, type=dict[str, Any])
-                if twice := name_given_twice(line):
-                    raise BadParamsFile(place=f"{file}:{number}", why=f"it gives {twice!r} twice")
-                yield parameters
-            except (msgspec.MsgspecError, RecursionError) as error:
-                raise BadParamsFile(place=f"{file}:{number}", why=error) from None
+    number = 1
+    try:
+        for number, source in json_objects(text):
+            parameters = msgspec.json.decode(source, type=dict[str, Any])
+            if twice := name_given_twice(source):
+                raise BadParamsFile(place=f"{file}:{number}", why=f"it gives {twice!r} twice")
+            yield parameters
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadParamsFile(place=f"{file}:{number}", why=error) from None
 
 
 def _csv_rows(text: str, file: Path) -> Iterator[Parameters]:

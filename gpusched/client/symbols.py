@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from gpusched.client.text_files import MAX_BYTES, NotText, decoded, read_text
-from gpusched.client.windows_file import Asked, is_windows_file, parse_windows
+from gpusched.client.text_files import MAX_BYTES, NotText, decoded, is_json, read_text
+from gpusched.client.windows_file import Asked, parse_windows
 from gpusched.core.symbols import Symbols, listed_symbols, named, parse_symbols
 from gpusched.core.wording import first_few
 from gpusched.errors import InputError
@@ -65,7 +65,7 @@ def read_symbols(path: Path | None) -> Named:
         text = _stdin() if path is None else read_text(path)
     except NotText as error:
         raise BadSymbolsFile(place=place, why=error) from None
-    if is_windows_file(text):
+    if is_json(text):
         contents = parse_windows(text, place)
         return Named(
             symbols=tuple(dict.fromkeys(one.symbol for one in contents.windows)),

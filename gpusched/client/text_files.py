@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 #: a longer file lists more than a batch may have, which is 200,000 windows at most
 MAX_BYTES = 32 * 1024 * 1024
@@ -23,6 +27,36 @@ def read_text(path: Path) -> str:
     except OSError as caught:
         raise NotText(caught.strerror or str(caught)) from None
     return decoded(content)
+
+
+def is_json(text: str) -> bool:
+    """Whether a text holds JSON objects: no symbol and no heading of a table starts like one, or like an array."""
+    return _start(text).startswith(("{", "["))
+
+
+def json_objects(text: str) -> Iterator[tuple[int, str]]:
+    """The JSON objects in a text, each with the number of its line: one a line, or the elements of an array.
+
+    Whether each is an object is left to whoever decodes it. Raises msgspec.DecodeError, or RecursionError, for what
+    starts like an array and is none.
+    """
+    if not _start(text).startswith("["):
+        lines = enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1)
+        yield from ((number, line) for number, line in lines if line.strip())
+        return
+    content = text.removeprefix("\ufeff").encode()
+    number, end = 1, 0
+    for element in msgspec.json.decode(content, type=list[msgspec.Raw]):
+        source = bytes(element)
+        begin = content.index(source, end)
+        number += content.count(b"\n", end, begin)
+        yield number, source.decode()
+        end = begin + len(source)
+        number += source.count(b"\n")
+
+
+def _start(text: str) -> str:
+    return text[:1000].lstrip("\ufeff \t\r\n")
 
 
 def name_given_twice(line: str) -> str | None:

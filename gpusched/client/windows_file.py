@@ -1,14 +1,14 @@
-"""A windows file: the windows of a batch one by one, each a JSON object in a line of its own."""
+"""A windows file: the windows of a batch one by one, each a JSON object in a line of its own, or all in an array."""
 
 from __future__ import annotations
 
 import datetime as dt
-import io
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from gpusched.client.text_files import name_given_twice
+from gpusched.client.text_files import json_objects, name_given_twice
 from gpusched.config.schema import MEGABYTE, Count, Priority, Seconds
 from gpusched.core.model import Parameters, Window
 from gpusched.core.planning import label_problem
@@ -45,21 +45,14 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
 _decode = msgspec.json.Decoder(_Line).decode
 
 
-def is_windows_file(text: str) -> bool:
-    """Whether a text is that of a windows file: no symbol starts with a brace."""
-    return text.lstrip("\ufeff \t\r\n").startswith("{")
-
-
 def parse_windows(text: str, place: str) -> Asked:
     """The windows of a file; `place` names it in errors. Raises BadWindow for the first line that cannot be used."""
     by_symbol: dict[str, list[Window]] = {}
     points: dict[str, Parameters] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
-        if not line.strip():
-            continue
+    for number, source in _objects(text, place):
         where = f"{place}:{number}"
-        entry = _decoded(line, where)
+        entry = _decoded(source, where)
         window = _window(entry)
         if why := _problem(entry):
             raise BadWindow(place=where, why=why)
@@ -69,23 +62,32 @@ def parse_windows(text: str, place: str) -> Asked:
         if window.point:
             points[window.point] = entry.parameters
         by_symbol.setdefault(window.symbol, []).append(window)
+    if not lines:
+        raise BadWindow(place=place, why="it has no windows")
     return Asked(windows=tuple(window for windows in by_symbol.values() for window in windows), points=points)
 
 
-def _decoded(line: str, where: str) -> _Line:
+def _objects(text: str, place: str) -> Iterator[tuple[int, str]]:
     try:
-        names = msgspec.json.decode(line, type=dict[str, Any])
+        yield from json_objects(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadWindow(place=place, why=str(error)) from None
+
+
+def _decoded(source: str, where: str) -> _Line:
+    try:
+        names = msgspec.json.decode(source, type=dict[str, Any])
         for name in names:
             if name not in _Line.__struct_fields__:
                 nearest = did_you_mean(name, _Line.__struct_fields__)
                 raise BadWindow(place=where, why=f"a window has no field {name!r}{nearest}")
-        entry = _decode(line)
+        entry = _decode(source)
     except (msgspec.MsgspecError, RecursionError) as error:
         expected, _, field = str(error).replace("`", "").partition(" - at $.")
         why = f"{field}: {expected[:1].lower()}{expected[1:]}" if field else expected
         raise BadWindow(place=where, why=why) from None
     # Of 100,000 lines, nearly none is worth a closer look.
-    if line.count(":") > len(names) + len(entry.parameters) and (twice := name_given_twice(line)):
+    if source.count(":") > len(names) + len(entry.parameters) and (twice := name_given_twice(source)):
         raise BadWindow(place=where, why=f"{twice!r} is given twice")
     return entry
 

@@ -47,6 +47,8 @@ def test_a_grid_of_options_and_rows(tmp_path: Path) -> None:
     assert points(params=file) == [{"a.x": [1], "b": None}, {"a.x": 2}]
     file.write_bytes(b'{"a.x": "one\xe2\x80\xa8\xc2\x85line"}\r{"a.x": 2}\r\n')
     assert points(params=file) == [{"a.x": "one\u2028\x85line"}, {"a.x": 2}]
+    file.write_text('\ufeff [\n {"a.x": 1}, {"a.x": 1},\n {\n "a.x": "[é"}]\n')
+    assert points(params=file) == [{"a.x": 1}, {"a.x": "[é"}]
     assert len(points("a.x=1,2,3", "a.y=1,2,3", sample=4, seed=7)) == 4
     assert points("a.x=1,2,3,4,5,6", sample=3, seed=7) != points("a.x=1,2,3,4,5,6", sample=3, seed=8)
 
@@ -63,6 +65,10 @@ def test_a_grid_of_options_and_rows(tmp_path: Path) -> None:
         ('{"a.x": 1}\n{"a.x": }\n', 2, "JSON is malformed"),
         ('{"a.x": 1}\n{"a.x": 1, "b.y": {"z": 1}, "a.x": 2}\n', 2, "it gives 'a.x' twice"),
         ('{"a.x": 1}\n[1]\n', 2, "Expected `object`"),
+        ("[]", None, "it has no rows"),
+        ('[{"a.x": 1},', 1, "Input data was truncated"),
+        ('[{"a.x": 1},\n\n[1]]', 3, "Expected `object`"),
+        ('[\n{"a.x": 1, "b.y": {"z": 1},\n"a.x": 2}\n]', 2, "it gives 'a.x' twice"),
         (b"a.x\n\xff\n", None, "it is not UTF-8 text"),
     ],
 )

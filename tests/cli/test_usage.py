@@ -165,6 +165,27 @@ def test_a_bad_line_of_a_windows_file_has_its_number(shell: Shell, line: str, sa
     assert says in error
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('[\n{"symbol": "ABC", %s},\n{"symbol": "ABC", %s}\n]', ":3: line 2 has the label"),
+        ('[{"symbol": "ABC", %s},', ": Input data was truncated"),
+        ("[" * 100_000, ": maximum recursion depth exceeded"),
+        ('["ABC"]', ":1: Expected object, got str"),
+        ("[]", ": it has no windows"),
+    ],
+)
+def test_a_bad_array_of_windows(shell: Shell, content: str, says: str) -> None:
+    file = shell.file("windows.json", content.replace("%s", '"start": "2022-01-01", "end": "2022-06-30"'))
+    assert f"{os.sep}windows.json{says}" in shell.refused("plan", file, code=4)
+
+
+def test_a_windows_file_may_be_an_array(shell: Shell) -> None:
+    window = '{"symbol": "ABC",\n "start": "2022-01-01", "end": "2022-06-30"}'
+    planned = shell("plan", shell.file("windows.json", f"[{window}]"), "--json")
+    assert '"ABC_2022-01-01_to_2022-06-30"' in planned.out
+
+
 def test_a_windows_file_has_the_dates(shell: Shell) -> None:
     file = shell.file("windows.jsonl", '{"symbol": "ABC", "start": "2022-01-01", "end": "2022-06-30"}\n')
     assert "--end does not go with" in shell.refused("plan", file, "--end", "2022-06-30", code=2)
