@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from gpusched.client.drawing.text import glyphs
@@ -62,18 +62,14 @@ def boundary(settings: Mapping[str, Any]) -> Boundary:
     return first_day
 
 
-def timeline(plan: Plan, boundary: Boundary) -> RenderableType:
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """The windows of each symbol by date; symbols whose windows are alike share their bars."""
-    return _Timeline(plan, boundary)
 
-
-class _Timeline:
-    def __init__(self, plan: Plan, boundary: Boundary) -> None:
-        self._plan = plan
-        self._boundary = boundary
+    plan: Plan
+    boundary: Boundary
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        windows = [planned.window for planned in self._plan.windows]
+        windows = [planned.window for planned in self.plan.windows]
         if not windows:
             return
         draw = glyphs(ascii_only=options.ascii_only)
@@ -96,12 +92,12 @@ class _Timeline:
     def _groups(self) -> dict[tuple[_Bar, ...], list[str]]:
         """The bars of each symbol → the symbols that have them."""
         ranges: dict[str, dict[tuple[dt.date, dt.date], _Bar]] = {}
-        for planned in self._plan.windows:
+        for planned in self.plan.windows:
             window, runs = planned.window, action(planned) in ("train", "reuse")
             bars = ranges.setdefault(window.symbol, {})
             earlier = bars.get((window.start, window.end))
             if earlier is None or (runs and not earlier.runs):
-                bars[window.start, window.end] = _Bar(window.start, window.end, self._boundary(window), runs)
+                bars[window.start, window.end] = _Bar(window.start, window.end, self.boundary(window), runs)
         groups: dict[tuple[_Bar, ...], list[str]] = {}
         for symbol, bars in ranges.items():
             groups.setdefault(tuple(bars.values()), []).append(symbol)
