@@ -18,7 +18,7 @@ from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.plain import clean
 from gpusched.client.drawing.summary import notes_lines, reason_lines
 from gpusched.client.drawing.text import Glyphs, glyphs
-from gpusched.client.views.reasons import Reasons, refusals_of, skips_of
+from gpusched.client.views.reasons import Reasons, of_plan
 from gpusched.core.model import PlannedWindow
 from gpusched.core.planning import Action, Plan, action, reason_of_plan, replacing, with_remedy
 from gpusched.core.wording import counted
@@ -75,11 +75,11 @@ class PlanTable(msgspec.Struct, frozen=True, kw_only=True):
             yield from self._windows(options, draw)
         yield Text()
         yield Text(f"{counted(len(plan.windows), 'window')}: {plan_line(plan)}", "bold")
-        yield from reason_lines(skips_of(plan.windows), draw)
-        if refusals := refusals_of(plan.windows):
+        yield from reason_lines(of_plan(plan.to_skip), draw)
+        if refused := plan.to_fail:
             yield Text()
             yield Text("Data that are refused", "bold")
-            yield from reason_lines(refusals, draw)
+            yield from reason_lines(of_plan(refused), draw)
         if plan.notes:
             yield Text()
             yield Text("About the data", "bold")

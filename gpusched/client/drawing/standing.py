@@ -48,6 +48,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         end = batch.finished_at if batch.finished_at is not None else batch.at or batch.submitted_at
         return max(0.0, end - batch.submitted_at)
 
+    @property
+    def ago(self) -> str:
+        """How long ago it was submitted."""
+        return duration(max(0.0, (self.batch.at or self.batch.submitted_at) - self.batch.submitted_at))
+
     def rate(self) -> str:
         """Windows per second: lately while it runs, of all its time once it is finished."""
         if self.batch.state == "finished":
@@ -104,7 +109,7 @@ def _cells(one: Seen, draw: Glyphs) -> dict[str, str]:
         "rate": one.rate(),
         "left": one.left(draw),
         "took": duration(one.took),
-        "submitted": f"{duration(max(0.0, (batch.at or batch.submitted_at) - batch.submitted_at))} ago",
+        "submitted": f"{one.ago} ago",
         "owner": draw.clean(one.owner),
     }
 
@@ -194,8 +199,7 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
         by = f" by {draw.clean(seen.owner)}" if seen.owner else ""
         heading = Text(draw.clean(batch.id), "bold", overflow="fold")
         heading.append(f"  {state}", STYLES.get(state, ""))
-        ago = duration(max(0.0, (batch.at or batch.submitted_at) - batch.submitted_at))
-        yield heading.append(f"  submitted{by} {ago} ago", "not bold")
+        yield heading.append(f"  submitted{by} {seen.ago} ago", "not bold")
         if (why := why_held(batch)) is not None:
             yield Text(f"  held: {draw.clean(why)}", STYLES["held"], overflow="fold")
             yield Text(f"  {draw.clean(self.way_on)}", overflow="fold")
