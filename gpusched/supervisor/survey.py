@@ -1,8 +1,8 @@
 """The survey: inspect the data of every window of a batch in forked processes, and make the plan from their findings.
 
 Symbols are surveyed in groups, usually one for each core, while the launcher imports the other modules that windows
-need. If a process dies, its unanswered symbols are tried once more, each in a process of its own. Windows whose data
-kill a process again are not judged here: they run.
+need. If a process dies, its unanswered symbols are tried once more, each in a process of its own, and fewer of them at
+a time. Windows whose data kill a process again are not judged here: they run.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ Item = TypeVar("Item")
 LEAST_CHECKS = 50
 #: surveys of a batch at most, if the launcher dies each time: perhaps it is the workload that makes it die
 MOST_SURVEYS = 3
+#: processes of the first try for each one of the second. Bars take four times the size of their files while they are
+#: read, so that all cores at once may have been too many for the memory
+FEWER = 8
 log = logging.getLogger("gpusched.daemon")
 
 STRICT_REMEDY = "complete the files, or leave out data.strict"
@@ -145,7 +148,7 @@ class Survey:
 
         endings = await self._run_all(_grouped(pieces, processes), processes, take, prepare)
         if not self._unusable and (missing := findings.missing()):
-            endings = await self._run_all([(piece,) for piece in missing], processes, take)
+            endings = await self._run_all([(piece,) for piece in missing], -(-processes // FEWER), take)
         log_path = self._engine.log_path(self._log)
         if self._unusable:
             raise WorkloadUnusable(why=self._unusable[0], log_path=log_path)

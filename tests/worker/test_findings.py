@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import cast
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from gpusched.config import Cache, Config
 from gpusched.core.model import BatchSpec, DataNote, PlannedWindow, Window
 from gpusched.core.planning import Plan, action
 from gpusched.devices.kind import Discovery
+from gpusched.engines.attendance import OnMessage
+from gpusched.engines.engine import Engine
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.supervisor.survey import Findings, Survey
-from gpusched.worker.messages import PipeMessage, SurveyedSymbol, SurveyedWindow, SurveyFailed, SymbolWindows
+from gpusched.worker.messages import (
+    Inspection,
+    PipeMessage,
+    SettingsChecked,
+    SurveyedSymbol,
+    SurveyedWindow,
+    SurveyFailed,
+    SurveyJob,
+    SymbolWindows,
+)
 from gpusched.workload import Days
 from tests.waiting import PATIENCE_S
 
@@ -128,8 +141,8 @@ def test_what_nobody_asked_about_is_passed_over() -> None:
     assert made.notes == {}
 
 
-async def surveyed(directory: Path, *symbols: str) -> Plan:
-    spec = BatchSpec(
+def _spec(directory: Path, *symbols: str) -> BatchSpec:
+    return BatchSpec(
         symbols=symbols,
         start=START,
         end=dt.date(2022, 1, 31),
@@ -138,6 +151,10 @@ async def surveyed(directory: Path, *symbols: str) -> Plan:
         workload="tests.worker.workloads:nothing",
         settings={},
     )
+
+
+async def surveyed(directory: Path, *symbols: str) -> Plan:
+    spec = _spec(directory, *symbols)
     async with LocalEngine(Config(cache=Cache(dir=directory)), directory, Discovery(devices=(), notes=())) as engine:
         return await Survey(engine, spec, directory / "output", ("cpu",), log="survey.log").plan(processes=2)
 
@@ -162,3 +179,38 @@ async def test_what_befalls_a_survey_says_nothing_about_the_data(tmp_path: Path,
     assert (doubted.fingerprint, doubted.skip_reason, doubted.refusal) == (None, None, None)
     assert (sound.doubt, sound.bars) == (None, 100)
     assert bad.refusal == "no bars at all"
+
+
+class Scarce:
+    """An engine with memory for one survey at a time: of several, the kernel kills all."""
+
+    def __init__(self, directory: Path) -> None:
+        self.cache_dir = directory
+        self.running = 0
+
+    async def preload(self, spec: BatchSpec, part: str = "") -> None:
+        pass
+
+    def log_path(self, log: str) -> Path:
+        return self.cache_dir / log
+
+    async def inspect(self, job: Inspection, on_message: OnMessage, *, log: str) -> str:
+        if not isinstance(job, SurveyJob):
+            on_message(SettingsChecked(refusals={}))
+            return "exit code 0"
+        self.running += 1
+        await anyio.wait_all_tasks_blocked()  # the others have begun
+        is_killed = self.running > 1
+        await anyio.lowlevel.checkpoint()
+        self.running -= 1
+        for window in () if is_killed else [window for piece in job.symbols for window in piece.windows]:
+            on_message(_surveyed(window, 100))
+        return "signal 9" if is_killed else "exit code 0"
+
+
+async def test_what_does_not_fit_at_once_is_looked_at_one_by_one(tmp_path: Path) -> None:
+    spec = _spec(tmp_path, "A", "B", "C")
+    survey = Survey(cast(Engine, Scarce(tmp_path)), spec, tmp_path / "output", ("cpu",), log="survey.log")
+    with anyio.fail_after(PATIENCE_S):
+        made = await survey.plan(processes=3)
+    assert [window.doubt for window in made.windows] == [None] * 3
