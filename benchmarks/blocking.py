@@ -88,11 +88,11 @@ def measure(windows: int) -> Iterator[Blocked]:
 
         requests: list[tuple[str, Callable[[Connection], object]]] = [
             ("submit", submit),
-            ("hold", lambda daemon: daemon.hold(BATCH)),
-            ("release", lambda daemon: daemon.release(BATCH)),
-            ("cancel", lambda daemon: daemon.cancel(BATCH)),
-            ("retry", lambda daemon: daemon.retry(BATCH)),
-            ("cancel again", lambda daemon: daemon.cancel(BATCH)),
+            ("hold", lambda daemon: daemon.change("hold", BATCH)),
+            ("release", lambda daemon: daemon.change("release", BATCH)),
+            ("cancel", lambda daemon: daemon.change("cancel", BATCH)),
+            ("retry", lambda daemon: daemon.change("retry", BATCH)),
+            ("cancel again", lambda daemon: daemon.change("cancel", BATCH)),
             ("submit again", submit),
         ]
         for request, make in requests:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from gpusched import artifacts, directories
+from gpusched.core.wording import counted
 from gpusched.errors import InputError
 from gpusched.metadata import Metadata, metadata_in
 
@@ -332,7 +333,7 @@ def _artifact(row: object, name: str) -> Path:
     place: object = row
     if getattr(row, "ndim", 1) > 1:
         rows = len(row)  # type: ignore[arg-type]  # a frame has rows
-        raise NotOneRow(rows=f"{rows} row" if rows == 1 else f"{rows} rows", name=name)
+        raise NotOneRow(rows=counted(rows, "row"), name=name)
     if not isinstance(row, str | os.PathLike):
         place = row.get("artifacts_path") if hasattr(row, "get") else getattr(row, "artifacts_path", None)
     if not isinstance(place, str | os.PathLike):  # None, or NaN

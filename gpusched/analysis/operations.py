@@ -24,6 +24,7 @@ from gpusched.core.samples import Sample
 from gpusched.core.states import Cancelled, Finished, Queued, Skipped, Starting
 from gpusched.core.statuses import OUTCOMES, words
 from gpusched.core.totals import flat
+from gpusched.core.wording import first_few
 from gpusched.errors import InputError
 from gpusched.protocol import WindowLine
 
@@ -261,7 +262,7 @@ def reasons(results: Iterable[WindowLine]) -> str:
     if not groups:
         return ""
     ranked = sorted(groups.items(), key=lambda item: -len(item[1]))[:MOST_REASONS]
-    rows = [(len(lines), words(status), _example(reason, lines), _labels(lines)) for (status, reason), lines in ranked]
+    rows = [(len(lines), words(status), _example(reason, lines), _which(lines)) for (status, reason), lines in ranked]
     left_out = len(groups) - len(rows)
     listed = table(("windows", "outcome", "reason", "which"), rows, "reasons")
     return listed + (f"<p>and {left_out} other reasons</p>" if left_out else "")
@@ -273,9 +274,8 @@ def _example(general: str, lines: Sequence[WindowLine]) -> str:
     return general if own == general else f"{general} — of the first: {own}"
 
 
-def _labels(lines: Sequence[WindowLine]) -> str:
-    more = f" and {len(lines) - MOST_LABELS:,} more" if len(lines) > MOST_LABELS else ""
-    return ", ".join(line.key.label for line in lines[:MOST_LABELS]) + more
+def _which(lines: Sequence[WindowLine]) -> str:
+    return first_few([line.key.label for line in lines], MOST_LABELS)
 
 
 def about_data(notes: DataNotes) -> str:

@@ -22,10 +22,11 @@ def print_notes(notes: DataNotes) -> None:
     """Print the notes below a table, or on stderr if the table goes through a pipe."""
     if not notes:
         return
-    from gpusched.client.drawing import terminal as render
+    from gpusched.client.drawing.summary import notes_lines
+    from gpusched.client.drawing.terminal import open_console
 
-    console = render.open_console(stderr=not on_terminal())
-    for line in ("", "About the data", *(f"  {line}" for line in render.notes_lines(notes))):
+    console = open_console(stderr=not on_terminal())
+    for line in ("", "About the data", *(f"  {line}" for line in notes_lines(notes))):
         console.print(line)
 
 
@@ -42,7 +43,6 @@ def print_worth(detail: BatchDetail, results: Iterable[WindowLine] = ()) -> None
     )
     for note in (constants_note(detail.batch.constants, models, detail.spec), next(filter(None, slow), "")):
         if note:
-            from gpusched.client.drawing import terminal as render
+            from gpusched.client.drawing.terminal import open_console
 
-            console = render.open_console(stderr=not on_terminal())
-            console.print(note, style="yellow")
+            open_console(stderr=not on_terminal()).print(note, style="yellow")

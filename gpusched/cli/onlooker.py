@@ -122,19 +122,17 @@ class Onlooker:
             object |= refused_object(view.every_refusal()) | notes_object({} if plan is None else plan.notes)
             print(json.dumps(object))  # noqa: T201
         else:
-            from gpusched.client.drawing.summary import summary
+            from gpusched.client.drawing.summary import Summary
 
-            logs_dir = run_state_dir(self._run.config, ended.output_dir) / "logs"
-            reason, stopped = ended.held_reason, ended.interrupted
-            text = summary(
-                view,
-                ended.seconds,
-                held_reason=reason,
-                interrupted=stopped,
-                logs_dir=logs_dir,
+            summary = Summary(
+                view=view,
+                seconds=ended.seconds,
+                held_reason=ended.held_reason,
+                interrupted=ended.interrupted,
+                logs_dir=run_state_dir(self._run.config, ended.output_dir) / "logs",
                 spec=self._run.spec,
             )
-            self._console.print(text, crop=False)
+            self._console.print(summary, crop=False)
             if self._advises:
                 self._console.print(self._next_commands(ended.output_dir), soft_wrap=True)
         if ended.interrupted:

@@ -10,8 +10,9 @@ from gpusched.cli.objects import status_object
 from gpusched.cli.standstill import Standstill, follow_to_end
 from gpusched.cli.verdict import Untrained, exit_code, is_nothing, nothing_to_train, refused_object
 from gpusched.client.connection import Connection, connect
-from gpusched.client.drawing import terminal as render
 from gpusched.client.drawing.listing import print_json
+from gpusched.client.drawing.summary import Summary
+from gpusched.client.drawing.terminal import RunScreen, open_console
 from gpusched.client.following import follow
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.reasons import Reasons, bare_reason
@@ -33,7 +34,7 @@ class Wait:
         self._batch_id = batch_id
         self._as_json = as_json
         self._view = BatchView()
-        self._screen = render.RunScreen(render.open_console(stderr=as_json), self._view)
+        self._screen = RunScreen(open_console(stderr=as_json), self._view)
         self._standstill = Standstill(self._view, self._say_held)
         #: whether it was told that imports take longer than the training
         self._told = False
@@ -107,16 +108,16 @@ class Wait:
     ) -> None:
         batch = detail.batch
         self._view.complete(skipped, refused)
-        summary = render.summary(
-            self._view,
-            self._screen.seconds,
+        summary = Summary(
+            view=self._view,
+            seconds=self._screen.seconds,
             held_reason=batch.held_reason,
             interrupted=False,
             way_on=way_on(batch),
             logs_dir=logs_dir,
             spec=detail.spec,
         )
-        console = render.open_console()
+        console = open_console()
         console.print(summary, crop=False)
         console.print(f"Results  {batch.output_dir}", soft_wrap=True)
         for command in next_commands(batch.id, batch.counts, left="release" if batch.state == "held" else ""):

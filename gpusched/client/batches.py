@@ -206,7 +206,7 @@ class Batch:
     def cancel(self) -> int:
         """End running windows and drop waiting ones; return how many. Results that are there stay."""
         with self._connected() as daemon:
-            return daemon.cancel(self.id).windows
+            return daemon.change("cancel", self.id).windows
 
     def _connected(self) -> Connection:
         return connect(self._socket)

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
-import msgspec
-
 from gpusched.client.link import GREETING_S, Link, NotADaemon, Unresponsive, limit_wait, refusal
 from gpusched.config import NO_ORIGINS
 from gpusched.core.model import BatchSpec, Existing
@@ -182,11 +180,20 @@ class Connection:
         `on_survey` is told how many symbols of how many have been looked at, `on_trial` which GPUs are being tried if
         the batch has to wait for that.
         """
-        output = None if output_dir is None else str(output_dir)
-        by_setting = dict(origins)
-        request = Submit(spec=spec, source=source, name=name, output_dir=output, terms=terms, origins=by_setting)
-        request = msgspec.structs.replace(request, after=after, only_if=only_if, not_before=not_before)
-        self._ask(msgspec.structs.replace(request, existing=existing or Existing()))
+        self._ask(
+            Submit(
+                spec=spec,
+                source=source,
+                name=name,
+                output_dir=None if output_dir is None else str(output_dir),
+                terms=terms,
+                origins=dict(origins),
+                after=after,
+                only_if=only_if,
+                not_before=not_before,
+                existing=existing or Existing(),
+            )
+        )
         while True:
             match self._answer(Surveyed, Submitted):
                 case Surveyed(trying=trying) if trying:
@@ -205,23 +212,8 @@ class Connection:
         """A batch in full; with `notes`, the notes on its data too."""
         return self._one(GetBatch(batch_id=batch_id, notes=notes), BatchDetail)
 
-    def cancel(self, batch_id: str, label: str | None = None) -> Changed:
-        return self._change("cancel", batch_id, label)
-
-    def hold(self, batch_id: str, label: str | None = None) -> Changed:
-        return self._change("hold", batch_id, label)
-
-    def release(self, batch_id: str, label: str | None = None, *, terms: Terms = NO_TERMS) -> Changed:
-        return self._change("release", batch_id, label, terms)
-
-    def retry(self, batch_id: str, label: str | None = None, *, terms: Terms = NO_TERMS) -> Changed:
-        return self._change("retry", batch_id, label, terms)
-
-    def alter(self, batch_id: str, terms: Terms) -> Changed:
-        """Have a batch go on with other limits, workers or priority."""
-        return self._change("alter", batch_id, None, terms)
-
-    def _change(self, verb: Verb, batch_id: str, label: str | None, terms: Terms = NO_TERMS) -> Changed:
+    def change(self, verb: Verb, batch_id: str, label: str | None = None, *, terms: Terms = NO_TERMS) -> Changed:
+        """Apply a verb to a batch or to one of its windows; the batch goes on with other `terms`, if some are given."""
         return self._one(Change(verb=verb, batch_id=batch_id, label=label, terms=dict(terms)), Changed)
 
     def forget(
@@ -270,14 +262,11 @@ class Connection:
 
     def drain(self, device: str | None) -> tuple[DeviceStatus, ...]:
         """Have nothing more placed on a device (id or prefix; None: all); those it was done to."""
-        return self._change_device("drain", device)
+        return self._one(ChangeDevice(verb="drain", device=device), Devices).devices
 
     def resume(self, device: str | None) -> tuple[DeviceStatus, ...]:
         """Open a device again (id or prefix; None: all); those it was done to."""
-        return self._change_device("resume", device)
-
-    def _change_device(self, verb: Literal["drain", "resume"], device: str | None) -> tuple[DeviceStatus, ...]:
-        return self._one(ChangeDevice(verb=verb, device=device), Devices).devices
+        return self._one(ChangeDevice(verb="resume", device=device), Devices).devices
 
     def ping(self) -> Pong:
         return self._one(Ping(), Pong)

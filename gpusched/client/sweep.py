@@ -79,10 +79,10 @@ def asked_points(
     _require_distinct(axes)
     if wanted is not None and wanted < 1:
         raise BadSample(wanted=wanted)
-    count = points.size(axes) if wanted is None else min(points.size(axes), wanted)
-    if count > MOST_POINTS:
-        raise TooManyPoints(count=f"{count:,}", most=f"{MOST_POINTS:,}")
-    return points.points(axes) if wanted is None else points.sample(axes, wanted, seed or 0)
+    if wanted is None:
+        return _grid(axes)
+    _refuse_too_many(min(points.size(axes), wanted))
+    return points.sample(axes, wanted, seed or 0)
 
 
 def given_points(params: Params) -> dict[str, Parameters]:
@@ -90,13 +90,22 @@ def given_points(params: Params) -> dict[str, Parameters]:
 
     Raises TooManyPoints.
     """
+    if not params:
+        return {}
     if isinstance(params, Mapping):
-        axes: list[Axis] = [[{key: value} for value in values] for key, values in params.items()]
-    else:
-        axes = [[*params]] if params else []
-    if (count := points.size(axes)) > MOST_POINTS:
+        return _grid([[{key: value} for value in values] for key, values in params.items()])
+    return _grid([params])
+
+
+def _grid(axes: list[Axis]) -> dict[str, Parameters]:
+    _refuse_too_many(points.size(axes))
+    return points.points(axes)
+
+
+def _refuse_too_many(count: int) -> None:
+    """Raise TooManyPoints before that many points are made."""
+    if count > MOST_POINTS:
         raise TooManyPoints(count=f"{count:,}", most=f"{MOST_POINTS:,}")
-    return points.points(axes) if axes else {}
 
 
 def with_points(spec: BatchSpec, own: Mapping[str, Parameters], swept: Mapping[str, Parameters]) -> BatchSpec:
@@ -109,10 +118,8 @@ def with_points(spec: BatchSpec, own: Mapping[str, Parameters], swept: Mapping[s
     renamed = {name: _spelt(spec, parameters) for name, parameters in own.items()}
     own = {point_name(parameters): parameters for parameters in renamed.values()}
     swept = {point_name(parameters): parameters for parameters in (_spelt(spec, one) for one in swept.values())}
-    windows, merged = (
-        tuple(_renamed(window, renamed) for window in spec.windows),
-        {**own} if spec.windows else {**swept},
-    )
+    windows = tuple(_renamed(window, renamed) for window in spec.windows)
+    merged = dict(own if windows else swept)
     if windows and swept:
         everywhere = [_at(window, own.get(window.point, {}), one) for window in windows for one in swept.values()]
         windows, merged = tuple(window for window, _ in everywhere), {window.point: one for window, one in everywhere}
@@ -126,16 +133,21 @@ def with_points(spec: BatchSpec, own: Mapping[str, Parameters], swept: Mapping[s
 
 def origins_of_points(params: Sequence[str], file: str, spec: BatchSpec) -> dict[str, str]:
     """For errors about a parameter: where its values are given, by `--param` or in `file`."""
-    typed = {_key(spec, text.partition("=")[0].strip()) for text in params}
+    typed = {_key(spec, name) for name in _typed(params)}
     names = {name for parameters in spec.points.values() for name in parameters}
     return {name: "--param" if name in typed else file for name in names}
 
 
 def origin_of_parameter(key: str, params: Sequence[str], file: str, rows: Mapping[str, Parameters]) -> str | None:
     """Where a parameter is given that the workload does not have: by `--param`, in the rows of `file`, or unknown."""
-    if key in {text.partition("=")[0].strip() for text in params}:
+    if key in _typed(params):
         return "--param"
     return file if any(key in parameters for parameters in rows.values()) else None
+
+
+def _typed(params: Sequence[str]) -> set[str]:
+    """The parameters that `--param` names."""
+    return {text.partition("=")[0].strip() for text in params}
 
 
 def _at(window: Window, own: Parameters, swept: Parameters) -> tuple[Window, Parameters]:

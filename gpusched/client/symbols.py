@@ -11,7 +11,8 @@ import msgspec
 
 from gpusched.client.text_files import MAX_BYTES, NotText, decoded, is_json, read_text
 from gpusched.client.windows_file import Asked, parse_windows
-from gpusched.core.symbols import SymbolLine, Symbols, listed_symbols, named, parse_symbols
+from gpusched.core.symbols import Symbols, listed_symbols, named, parse_symbols
+from gpusched.core.wording import first_few
 from gpusched.errors import InputError
 
 #: how many repeated symbols are shown; the others are only counted
@@ -89,7 +90,8 @@ def _of_lines(parsed: Symbols, place: str, source: str, *, typed: bool) -> Named
         raise NoSymbols(place=place, why=_why_none(parsed))
     notes = [f"{place}: {doubt}" for doubt in parsed.doubts]
     if parsed.duplicates:
-        notes.append(f"{place}: named twice, taken once: {_again(parsed.duplicates)}")
+        twice = [f"{duplicate.symbol} (line {duplicate.line})" for duplicate in parsed.duplicates]
+        notes.append(f"{place}: named twice, taken once: {first_few(twice, SHOWN_DUPLICATES)}")
     return Named(symbols=parsed.symbols, source=source, notes=tuple(notes))
 
 
@@ -97,9 +99,3 @@ def _why_none(parsed: Symbols) -> str:
     if not parsed.comments:
         return ""
     return ": all that it has are comments, which start with #"
-
-
-def _again(duplicates: tuple[SymbolLine, ...]) -> str:
-    shown = ", ".join(f"{duplicate.symbol} (line {duplicate.line})" for duplicate in duplicates[:SHOWN_DUPLICATES])
-    more = len(duplicates) - SHOWN_DUPLICATES
-    return f"{shown} and {more:,} more" if more > 0 else shown

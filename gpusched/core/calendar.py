@@ -8,6 +8,8 @@ from typing import Self
 
 import msgspec
 
+from gpusched.core.wording import counted
+
 #: a symbol that has less than this share of a weekday's trading days does not trade on that weekday …
 NO_TRADING = 0.1
 #: … provided that it has at least this share of some other weekday's
@@ -81,8 +83,7 @@ def sentence(missing: list[dt.date]) -> str:
     """`5 days missing that most others have: 2023-03-01, 2023-03-02, 2023-03-03, … 2023-03-09`"""
     named = ", ".join(day.isoformat() for day in missing[:NAMED_DAYS])
     last = f", … {missing[-1].isoformat()}" if len(missing) > NAMED_DAYS else ""
-    noun = "day" if len(missing) == 1 else "days"
-    return f"{len(missing)} {noun} missing that most others have: {named}{last}"
+    return f"{counted(len(missing), 'day')} missing that most others have: {named}{last}"
 
 
 def _bits(days: Days, epoch: dt.date) -> int:

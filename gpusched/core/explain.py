@@ -15,6 +15,7 @@ from gpusched.core.queue import BatchQueue, Entry
 from gpusched.core.reasons import DeviceReason, Explanation, Hindrance, summary
 from gpusched.core.states import Held, Queued
 from gpusched.core.statuses import status_of
+from gpusched.core.wording import counted
 
 #: batches named at most
 NAMED = 3
@@ -39,7 +40,7 @@ def explain(
     if batch.may_have_ready and before:
         hindrances.append(Hindrance("turn", _turn(before, batch)))
     if batch.may_have_ready and (ahead := batch.ahead_of(entry, now)):
-        windows = "1 window of its batch goes" if ahead == 1 else f"{ahead} windows of its batch go"
+        windows = counted(ahead, "window of its batch goes", "windows of its batch go")
         hindrances.append(Hindrance("order", f"{windows} first, those with the most rows before others"))
     demand = dispatcher.demand_of(entry, batch, kept, now)
     return msgspec.structs.replace(

@@ -14,6 +14,7 @@ import msgspec
 
 from gpusched.core.estimates import Estimates, bucket_of
 from gpusched.core.model import Choice, Device, DeviceType, Expected, PlannedWindow
+from gpusched.core.wording import counted
 
 #: observed windows of a device type from which on their mean replaces a timing
 ENOUGH = 8
@@ -214,7 +215,8 @@ def _makespan(rows: Sequence[int], paces: Sequence[tuple[float, int]]) -> float:
 def _reason(durations: Sequence[Expected], device: DeviceType, mixed_s: float | None, pending: int) -> str:
     """`CPU: 4 s on 16 cores; CUDA: 28 s on 2 GPUs; both: 3.8 s. Training on the CPU; --device cuda to insist`."""
     parts = [
-        f"{_NAMES[one.device_type]}: {'over ' if one.at_least else ''}{_duration(one.seconds)} on {_devices(one)}"
+        f"{_NAMES[one.device_type]}: {'over ' if one.at_least else ''}{_duration(one.seconds)} on"
+        f" {counted(one.devices, 'core' if one.device_type == 'cpu' else 'GPU')}"
         for one in durations
     ]
     if mixed_s is not None:
@@ -225,11 +227,6 @@ def _reason(durations: Sequence[Expected], device: DeviceType, mixed_s: float | 
     insist = f"; --device {others[0]} to insist" if others else "; --device mixed waits for them" if pending else ""
     where = "the CPU" if device == "cpu" else f"the GPUs with {_NAMES[device]}"
     return f"{'; '.join(parts)}. Training on {where}{insist}" if parts else f"Training on {where}{insist}"
-
-
-def _devices(one: Expected) -> str:
-    noun = "core" if one.device_type == "cpu" else "GPU"
-    return f"{one.devices} {noun}" if one.devices == 1 else f"{one.devices} {noun}s"
 
 
 def _duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from gpusched.core.model import BatchSpec, DataNotes, Limits, PlannedWindow, Window
 from gpusched.core.states import Failed, Failure, Outcome, Reused, Skipped
+from gpusched.core.wording import counted
 
 #: a tail of the date range that is shorter than this is not a window of its own
 MIN_TAIL_DAYS = 7
@@ -192,11 +193,10 @@ def replacing(results: int, strangers: int) -> list[str]:
     """Notes on the output directory, for people, before a batch starts."""
     notes = []
     if results:
-        noun = "result" if results == 1 else "results"
-        notes.append(f"{results} {noun} of other parameters or data will be replaced")
+        notes.append(f"{counted(results, 'result')} of other parameters or data will be replaced")
     if strangers:
-        noun = "thing that is not a result" if strangers == 1 else "things that are not results"
-        notes.append(f"{strangers} {noun} will be moved aside")
+        things = counted(strangers, "thing that is not a result", "things that are not results")
+        notes.append(f"{things} will be moved aside")
     return notes
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from gpusched.core.states import Finished, Held, Queued, Running, Starting, State, Stopping
 from gpusched.core.statuses import reason_of
+from gpusched.core.wording import counted
 
 #: `shutdown`: the daemon places nothing more; `batch`, `window`: it is held; `cancelled`: its batch is being cancelled;
 #: `backoff`: a pause after a failure; `workers`: the batch's own limit; `turn`: other batches go first; `order`: other
@@ -54,7 +55,7 @@ def summary(state: State) -> str:
         case Stopping(slot=slot, reason=reason):
             return f"is being stopped ({reason.replace('_', ' ')}) on slot {slot.index} of {slot.device_id}"
         case Finished(attempts=attempts, outcome=outcome):
-            attempted = f"after {attempts} attempt{'' if attempts == 1 else 's'}" if attempts else "without an attempt"
+            attempted = f"after {counted(attempts, 'attempt')}" if attempts else "without an attempt"
             why = reason_of(outcome)
             return f"finished {attempted}" + (f": {why}" if why else "")
         case _ as never:

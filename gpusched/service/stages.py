@@ -18,6 +18,7 @@ from gpusched import clock
 from gpusched.core.events import BatchFinished, ChangeRequested
 from gpusched.core.planning import INDEX
 from gpusched.core.statuses import totals
+from gpusched.core.wording import counted
 from gpusched.errors import GpuschedError, InputError, StoreError, in_words
 from gpusched.protocol import BatchStatus, Submit
 from gpusched.service.admission import Admission, Admitted, NameTaken
@@ -225,11 +226,7 @@ def _obstacle(name: str, status: BatchStatus | None, request: Submit) -> str:
     sums = totals(status.counts)
     allowed = request.spec.limits.max_failure_rate * sums["total"]
     if sums["failed"] > allowed:
-        return _told(sums["failed"], name, "has failed", "have failed")
+        return counted(sums["failed"], f"window of {name} has failed", f"windows of {name} have failed")
     if sums["cancelled"]:
-        return _told(sums["cancelled"], name, "was cancelled", "were cancelled")
+        return counted(sums["cancelled"], f"window of {name} was cancelled", f"windows of {name} were cancelled")
     return "" if sums["succeeded"] or sums["reused"] else f"{name} has trained nothing"
-
-
-def _told(count: int, name: str, one: str, several: str) -> str:
-    return f"1 window of {name} {one}" if count == 1 else f"{count} windows of {name} {several}"

@@ -16,7 +16,9 @@ class LateIndexes:
 
     def batches(self) -> list[Batch]:
         """In the order of acceptance, without those whose directory a later batch has taken."""
-        return [decode_batch(batch) for (batch,) in self._database.query(statements.LATE_INDEXES)]
+        rows = self._database.query(statements.LATE_INDEXES)
+        with self._database.decoding("batches"):
+            return [decode_batch(batch) for (batch,) in rows]
 
     def written(self, batch_id: str) -> None:
         """Note that the index is whole. If that is lost, it is written once more."""

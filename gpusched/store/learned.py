@@ -41,7 +41,8 @@ def peek_timings(path: Path, workload: str, settings: str) -> list[Timing]:
 
 
 def _estimates(rows: Iterable[tuple[Any, ...]]) -> list[Estimate]:
-    return [Estimate(**dict(zip(Estimate.__struct_fields__, row, strict=False))) for row in rows]
+    named = (dict(zip(Estimate.__struct_fields__, row, strict=False)) for row in rows)
+    return [msgspec.convert(fields, Estimate) for fields in named]
 
 
 def _timings(rows: Iterable[tuple[Any, ...]]) -> list[Timing]:

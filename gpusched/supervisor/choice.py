@@ -30,6 +30,7 @@ from gpusched.core.fastest import Kind, Load, Timing
 from gpusched.core.model import Batch, BatchSpec, Choice, Device, DeviceType, PlannedWindow, WindowResult
 from gpusched.core.placement import suits
 from gpusched.core.planning import Plan
+from gpusched.core.wording import counted
 from gpusched.engines.engine import Engine, launched
 from gpusched.errors import LaunchError
 from gpusched.supervisor.fleet import Fleet
@@ -94,8 +95,8 @@ class Chooser:
             if device_type in self._fleet.pool.device_types("auto"):
                 # With one type only, or nothing left to train, there was no choice to explain.
                 others = (plan.to_train or len(types) > 1) and len(self._fleet.device_types("auto")) > 1
-                verb = "was" if count == 1 else "were"
-                reason = f"{count} {'window' if count == 1 else 'windows'} {verb} trained {_WORDS[device_type]} before"
+                trained = counted(count, "window was", "windows were")
+                reason = f"{trained} trained {_WORDS[device_type]} before"
                 return Choice(device=device_type, reason=f"{reason}: so are the others" if others else "")
         return None
 

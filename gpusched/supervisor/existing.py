@@ -15,6 +15,7 @@ import msgspec
 from gpusched import outputs
 from gpusched.core.model import Existing, PlannedWindow
 from gpusched.core.planning import Plan
+from gpusched.core.wording import counted
 from gpusched.directories import NotOurs
 from gpusched.errors import WouldReplace
 
@@ -25,7 +26,7 @@ AT_ONCE = 4
 def refuse_to_replace(plan: Plan, existing: Existing, output_dir: Path) -> None:
     """Raise WouldReplace if results of other parameters stand in the places of a batch's, and may not be replaced."""
     if not existing.replace and (count := plan.to_replace_others):
-        raise WouldReplace(results="1 result" if count == 1 else f"{count} results", path=output_dir)
+        raise WouldReplace(results=counted(count, "result"), path=output_dir)
 
 
 async def taken_over(
@@ -57,7 +58,7 @@ async def taken_over(
         for _ in range(AT_ONCE):
             tasks.start_soon(copy, todo)
     notes = [
-        f"{count} {'result was' if count == 1 else 'results were'} copied from {directory}"
+        f"{counted(count, 'result was', 'results were')} copied from {directory}"
         for directory, count in sources.items()
     ]
     return msgspec.structs.replace(plan, windows=tuple(windows)), (*notes, *_hints(plan))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gpusched.client.drawing.summary import SHOWN_NOTES, notes_lines
-from gpusched.client.views.reasons import Reasons, general_reason_of, refusals_of, skips_of
+from gpusched.client.views.reasons import Reasons, general_reason_of, of_plan
 from gpusched.core.model import DataNote, DataNotes
+from gpusched.core.planning import Plan
 from tests.client.support import Onlooker
 from tests.core.support import batch, failure, key, planned
 
@@ -32,8 +33,9 @@ def test_a_reason_that_names_its_window_is_one() -> None:
 
 def test_a_plan_says_what_would_help() -> None:
     windows = [planned("A", skip="no data"), planned("B", refusal="B.csv:1: no header"), planned("C")]
-    assert skips_of(windows).most_common(9) == [("no data", 1)]
-    assert refusals_of(windows).most_common(9) == [("B.csv:1: no header", 1)]
+    made = Plan(windows=tuple(windows))
+    assert of_plan(made.to_skip).most_common(9) == [("no data", 1)]
+    assert of_plan(made.to_fail).most_common(9) == [("B.csv:1: no header", 1)]
 
 
 def test_refusals_are_told_apart_from_failures() -> None:

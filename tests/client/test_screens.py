@@ -11,8 +11,9 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.table import Table
 
+from gpusched.client.drawing.plan import PlanTable, plan_rows
 from gpusched.client.drawing.run import Frame
-from gpusched.client.drawing.terminal import plan_rows, plan_table, summary
+from gpusched.client.drawing.summary import Summary
 from gpusched.client.views.batch import BatchView
 from gpusched.core.model import Limits, PlannedWindow, Window
 from gpusched.core.planning import Plan
@@ -76,7 +77,7 @@ def test_a_running_batch(width: int, height: int, slots: int) -> None:
 @SIZES
 def test_a_batch_that_ended(width: int, height: int) -> None:
     look = busy(4)
-    what = summary(look.view, 3912.4, held_reason=None, interrupted=True, logs_dir=LOGS, spec=SPEC)
+    what = Summary(view=look.view, seconds=3912.4, held_reason=None, interrupted=True, logs_dir=LOGS, spec=SPEC)
     check("summary", width, drawn(what, width, height))
 
 
@@ -87,24 +88,24 @@ def plan() -> Plan:
 
 @SIZES
 def test_a_plan(width: int, height: int) -> None:
-    check("plan", width, drawn(plan_table(plan()), width, height))
+    check("plan", width, drawn(PlanTable(plan=plan()), width, height))
 
 
 @SIZES
 def test_a_plan_of_many_windows_is_summed_up_by_symbol(width: int, height: int) -> None:
     few = plan().windows
     many = [planned(f"SYM{number:02}", 90 + day) for number in range(12) for day in range(3)]
-    table = plan_table(Plan(windows=(*few, *many)), every_window=False)
+    table = PlanTable(plan=Plan(windows=(*few, *many)), every_window=False)
     check("plan-by-symbol", width, drawn(table, width, height))
-    shown = drawn(plan_table(plan(), every_window=False), width, height)
-    assert shown == drawn(plan_table(plan()), width, height), "few windows are listed"
+    shown = drawn(PlanTable(plan=plan(), every_window=False), width, height)
+    assert shown == drawn(PlanTable(plan=plan()), width, height), "few windows are listed"
 
 
 def test_rows_of_a_workload_without_a_survey_are_unknown() -> None:
     windows = [PlannedWindow(window=Window(f"S{number}", DAY, DAY), bars=0, usable_rows=0) for number in range(30)]
-    by_symbol = drawn(plan_table(Plan(windows=tuple(windows)), every_window=False), 80).split("\n")
+    by_symbol = drawn(PlanTable(plan=Plan(windows=tuple(windows)), every_window=False), 80).split("\n")
     assert by_symbol[1].split() == ["S0", "1", "1", "–"]
-    each = drawn(plan_table(Plan(windows=tuple(windows))), 80).split("\n")
+    each = drawn(PlanTable(plan=Plan(windows=tuple(windows))), 80).split("\n")
     assert each[1].split() == [windows[0].window.label, "–", "–", "train"]
 
 
@@ -125,8 +126,8 @@ def renderables() -> list[RenderableType]:
     return [
         Frame(view=look.view, began=1000.0, monotonic=look.at),
         Frame(view=BatchView(), began=1000.0, monotonic=1001.0, waiting="Looking at the data: 1/2 symbols – …"),
-        summary(look.view, 12.0, held_reason="“so” it goes…", interrupted=False, logs_dir=LOGS, spec=SPEC),
-        plan_table(plan()),
+        Summary(view=look.view, seconds=12.0, held_reason="“so” it goes…", interrupted=False, logs_dir=LOGS, spec=SPEC),
+        PlanTable(plan=plan()),
     ]
 
 
@@ -179,13 +180,13 @@ def test_foreign_text_is_shown_and_not_obeyed(encoding: str) -> None:
     ended = [drawn(frame, 200, encoding=encoding)]
     ended.append(
         drawn(
-            summary(look.view, 1.0, held_reason=HOSTILE, interrupted=True, logs_dir=LOGS, spec=SPEC),
+            Summary(view=look.view, seconds=1.0, held_reason=HOSTILE, interrupted=True, logs_dir=LOGS, spec=SPEC),
             400,
             encoding=encoding,
         )
     )
     windows = (planned(HOSTILE), planned("SKIPPED", skip=HOSTILE))
-    ended.append(drawn(plan_table(Plan(windows=windows)), 400, encoding=encoding))
+    ended.append(drawn(PlanTable(plan=Plan(windows=windows)), 400, encoding=encoding))
     ended += list(plan_rows(Plan(windows=windows)))[1:]
     for shown in [running, *ended]:
         assert all(line.replace("\t", "").isprintable() for line in shown.split("\n"))

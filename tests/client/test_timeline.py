@@ -7,7 +7,7 @@ import datetime as dt
 import msgspec
 import pytest
 
-from gpusched.client.drawing.timeline import boundary, timeline
+from gpusched.client.drawing.timeline import Timeline, boundary
 from gpusched.core.model import PlannedWindow, Window
 from gpusched.core.planning import Plan, windows
 from tests.client.support import drawn
@@ -33,9 +33,9 @@ def plan(*symbols: str, skipped: str = "", **fields: object) -> Plan:
 @pytest.mark.parametrize(("width", "encoding"), [(80, "utf-8"), (80, "ascii"), (200, "utf-8")])
 def test_rolling_windows_of_symbols_that_are_alike(width: int, encoding: str) -> None:
     shown = drawn(
-        timeline(
-            plan("AAPL", "MSFT", "TCS", "M&M", "NONE", skipped="NONE", stride_days=90),
-            boundary({**SETTINGS, "validation_days": 30}),
+        Timeline(
+            plan=plan("AAPL", "MSFT", "TCS", "M&M", "NONE", skipped="NONE", stride_days=90),
+            boundary=boundary({**SETTINGS, "validation_days": 30}),
         ),
         width,
         40,
@@ -47,20 +47,20 @@ def test_rolling_windows_of_symbols_that_are_alike(width: int, encoding: str) ->
 
 def test_expanding_windows_at_many_points_are_drawn_once() -> None:
     points = {f"x={number}": {"workload.x": number} for number in range(50)}
-    shown = drawn(timeline(plan("AAPL", anchored=True, points=points), boundary(SETTINGS)), 80, 40)
+    shown = drawn(Timeline(plan=plan("AAPL", anchored=True, points=points), boundary=boundary(SETTINGS)), 80, 40)
     check("timeline-anchored", 80, shown)
 
 
 def test_many_windows_are_counted_and_short_ones_seen() -> None:
-    shown = drawn(timeline(plan("A", window_days=2), boundary(SETTINGS)), 80, 200).splitlines()
+    shown = drawn(Timeline(plan=plan("A", window_days=2), boundary=boundary(SETTINGS)), 80, 200).splitlines()
     assert "… and 305 more" in shown
     assert "2022-01-01 2022-01-02  █" in shown
 
 
 def test_nothing_and_edges_of_the_calendar() -> None:
-    assert drawn(timeline(Plan(windows=()), boundary(SETTINGS)), 80, 10) == ""
+    assert drawn(Timeline(plan=Plan(windows=()), boundary=boundary(SETTINGS)), 80, 10) == ""
     edge = PlannedWindow(window=Window("A", dt.date(9999, 12, 1), dt.date.max))
-    assert "█" in drawn(timeline(Plan(windows=(edge,)), boundary({})), 80, 10)
+    assert "█" in drawn(Timeline(plan=Plan(windows=(edge,)), boundary=boundary({})), 80, 10)
 
 
 @pytest.mark.parametrize("settings", [{}, {"split": "random", "validation_fraction": 0.2}, {"split": "chronological"}])

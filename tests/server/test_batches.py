@@ -146,7 +146,7 @@ def test_a_submit_and_a_retry_at_once(daemon: Daemon, name: str) -> None:
             assert finished(daemon, name).counts == {"failed": 3}
 
             def ask(link: Connection) -> Submitted:
-                link.retry(name)
+                link.change("retry", name)
                 return link.submit(spec, source="s", name=name)
 
             at_once(daemon, 4, ask)
@@ -273,22 +273,22 @@ def test_hold_release_cancel_retry(daemon: Daemon, name: str) -> None:
         spec = change(daemon.spec("FIFO", windows=4), workers=1)
         connection.submit(spec, source="s", name=name)
         one = label("FIFO", 2)
-        assert connection.hold(name, one).windows == 1
-        assert connection.hold(name, one).windows == 0
-        started = connection.hold(name, label("FIFO"))
+        assert connection.change("hold", name, one).windows == 1
+        assert connection.change("hold", name, one).windows == 0
+        started = connection.change("hold", name, label("FIFO"))
         assert (started.windows, started.note) == (0, f"{label('FIFO')} has started, and goes on")
         assert connection.window(name, one).window.status == "held"
-        assert connection.hold(name).batch.state == "held"
-        assert connection.release(name).batch.state == "open"
+        assert connection.change("hold", name).batch.state == "held"
+        assert connection.change("release", name).batch.state == "open"
         assert connection.window(name, one).window.status == "queued"
-        assert connection.cancel(name, one).windows == 1
-        assert connection.cancel(name).windows == 3
+        assert connection.change("cancel", name, one).windows == 1
+        assert connection.change("cancel", name).windows == 3
         assert finished(daemon, name).counts == {"cancelled": 4}
-        assert connection.cancel(name).windows == 0
-        assert connection.retry(name, one).windows == 1
+        assert connection.change("cancel", name).windows == 0
+        assert connection.change("retry", name, one).windows == 1
         release()
         assert finished(daemon, name).counts == {"cancelled": 3, "succeeded": 1}
-        assert connection.retry(name).windows == 3
+        assert connection.change("retry", name).windows == 3
         for _ in range(3):
             release()
         assert finished(daemon, name).counts == {"succeeded": 4}
@@ -302,7 +302,7 @@ def test_a_finished_batch_can_be_retried_after_a_restart(service: Daemon) -> Non
     service.stop()
     service.start()
     with service.connect() as connection:
-        assert connection.retry("batch").windows == 1
+        assert connection.change("retry", "batch").windows == 1
         assert finished(service, "batch").counts == {"failed": 1, "succeeded": 1}
         assert len(connection.window("batch", label("BAD")).attempts) == 2
     index = (service.directory / "runs" / "batch" / "teacher_runs.json").read_text().splitlines()
@@ -314,14 +314,15 @@ def test_what_there_is_not(daemon: Daemon, name: str) -> None:
     with daemon.connect() as connection:
         connection.submit(daemon.spec("RELIANCE", "TCS", windows=2), source="s", name=name)
         with pytest.raises(InputError, match=f"did you mean {name}"):
-            connection.cancel(name[:-1])
+            connection.change("cancel", name[:-1])
         with pytest.raises(InputError, match=f"did you mean {label('RELIANCE', 1)}"):
-            connection.cancel(name, label("RELAINCE", 1))
+            connection.change("cancel", name, label("RELAINCE", 1))
         with pytest.raises(InputError, match="one of: queued, held"):
             list(connection.windows(name, status="done"))
         with pytest.raises(InputError, match="there are: cpu"):
             connection.drain("GPU-1")
-        for ask in (connection.batch, connection.hold, connection.retry, connection.subscribe):
+        hold, retry = (partial(connection.change, verb) for verb in ("hold", "retry"))
+        for ask in (connection.batch, hold, retry, connection.subscribe):
             with pytest.raises(InputError, match="there is no batch nothing"):
                 ask("nothing")
         with pytest.raises(InputError, match="there is no batch nothing"):

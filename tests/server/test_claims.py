@@ -40,11 +40,11 @@ def test_what_is_asked_of_a_directory_that_another_trains_into(daemon: Daemon, t
         finished(daemon, "first")
         with claimed(tmp_path):
             with pytest.raises(InputError, match=TRAINS):
-                connection.retry("first")
+                connection.change("retry", "first")
             with pytest.raises(InputError, match=TRAINS):
                 connection.forget("first", results=True)
             assert connection.batch("first").batch.state == "finished"
-        assert connection.retry("first").windows == 1
+        assert connection.change("retry", "first").windows == 1
         finished(daemon, "first")
         assert connection.forget("first", results=True).results == 1
     with claimed(tmp_path):
@@ -57,7 +57,7 @@ def test_a_retry_keeps_out_of_another_batch_of_the_same_daemon(daemon: Daemon, t
         finished(daemon, "second")
         connection.submit(daemon.spec("FIFO"), source="s", name="third", output_dir=tmp_path)
         with pytest.raises(InputError, match="the unfinished batch third writes to"):
-            connection.retry("second")
+            connection.change("retry", "second")
         release()
         finished(daemon, "third")
 
@@ -77,9 +77,9 @@ def test_a_directory_that_was_taken_while_the_daemon_was_away(service: Daemon, t
                 assert (batch.state, batch.held_reason) == ("held", f"{TRAINS} {output}")
                 assert batch.counts == {"queued": 2}
                 with pytest.raises(InputError, match=TRAINS):
-                    connection.release("batch")
+                    connection.change("release", "batch")
         with service.connect() as connection:
-            connection.release("batch")
+            connection.change("release", "batch")
         release()
         release()
         assert finished(service, "batch").counts == {"succeeded": 2}

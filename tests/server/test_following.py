@@ -62,11 +62,11 @@ def test_a_subscription_to_a_batch_is_about_that_batch(daemon: Daemon, name: str
         assert [line.key for line in subscription.snapshot.active] == [WindowKey(name, label("FIFO"))]
         other = connection.submit(daemon.spec("A", windows=5), source="other")
         finished(daemon, other.batch.id)
-        connection.hold(name)
-        connection.release(name)
+        connection.change("hold", name)
+        connection.change("release", name)
         release()
         seen = until(subscription, lambda delta: isinstance(delta, BatchFinished))
-        connection.retry(name)
+        connection.change("retry", name)
     assert not [d for d in seen if isinstance(d, WindowMoved) and d.key.batch_id != name]
     assert [type(d) for d in seen if isinstance(d, BatchHeld | BatchReleased | BatchReopened)] == [
         BatchHeld,
@@ -80,13 +80,13 @@ def test_a_change_to_many_windows_is_through_when_it_is_answered_and_told_as_it_
         try:
             connection.submit(daemon.spec("A", windows=2500), source="s", name=name)
             subscription = follower.subscribe(name)
-            changed = connection.cancel(name)
+            changed = connection.change("cancel", name)
             assert (changed.windows, changed.batch.counts) == (2500, {"cancelled": 2500})
             told = until(subscription, lambda delta: isinstance(delta, BatchFinished | Snapshot))
             assert isinstance(told[-1], Snapshot) or sum(isinstance(d, WindowMoved) for d in told) == 2500
-            changed = connection.retry(name)
+            changed = connection.change("retry", name)
             assert (changed.windows, changed.batch.counts) == (2500, {"queued": 2500})
-            connection.cancel(name)
+            connection.change("cancel", name)
         finally:
             connection.resume(None)
 
@@ -143,7 +143,7 @@ def test_a_client_that_goes_during_the_survey_takes_its_batch_with_it(daemon: Da
     with daemon.connect() as connection:
         how = connection.submit(spec, source="s", name=name).how
         assert how in ("new", "known")  # it may have been too late
-        connection.cancel(name)
+        connection.change("cancel", name)
 
 
 def test_progress_is_shown(daemon: Daemon, name: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -52,7 +53,7 @@ def test_records_and_logs_go_and_results_stay(daemon: Daemon) -> None:
         forgotten = connection.forget("plain")
         assert (forgotten.batches, forgotten.windows, forgotten.results) == (("plain",), 6, 0)
         assert not logs.exists()
-        for ask in (connection.batch, connection.forget, connection.retry):
+        for ask in (connection.batch, connection.forget, partial(connection.change, "retry")):
             with pytest.raises(InputError, match="there is no batch plain"):
                 ask("plain")
         assert "plain" not in {batch.id for batch in connection.batches()}

@@ -62,7 +62,7 @@ def test_is_told_of_batches_that_finish_and_are_held(daemon: Daemon, fifo: Path)
         assert call["windows_per_second"] > 0
         assert Path(call["output_dir"]).is_dir()
         link.submit(daemon.spec("FIFO"), source="s", name="waits")
-        link.hold("waits")
+        link.change("hold", "waits")
         call = told(fifo)
         assert (call["event"], call["batch_id"], call["reason"]) == ("held", "waits", "by request")
 

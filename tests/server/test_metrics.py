@@ -45,7 +45,7 @@ def test_counts_and_gauges_after_a_batch(tmp_path: Path) -> None:
             link.submit(daemon.spec("S0", "S1", "BAD", "SKIP"), source="s", name="first")
             finished(daemon, "first")
             link.submit(daemon.spec("FIFO", "FIFO2", windows=2), source="s", name="second")
-            link.hold("second")
+            link.change("hold", "second")
             found, names = scrape(port)
             release()
         assert found["gpusched_windows_finished_total", ("succeeded",)] >= 2

@@ -93,7 +93,7 @@ def test_a_change_to_many_windows_survives_a_kill_half_way(service: Daemon) -> N
 
         def cancel() -> None:
             with contextlib.suppress(DaemonError):
-                connection.cancel("many")
+                connection.change("cancel", "many")
 
         asked = threading.Thread(target=cancel)
         asked.start()

@@ -86,7 +86,7 @@ def test_a_stage_starts_when_its_predecessor_has_succeeded(tmp_path: Path) -> No
             with pytest.raises(InputError, match="there is a batch s already, and it asks for something else"):
                 submit("s", spec("student", "OTHER"), after=("t",))
             for asked in (
-                partial(client.hold, "s"),
+                partial(client.change, "hold", "s"),
                 partial(client.window, "s", "A"),
                 partial(client.explain, "s", "A"),
                 partial(client.history, "s"),
@@ -94,7 +94,7 @@ def test_a_stage_starts_when_its_predecessor_has_succeeded(tmp_path: Path) -> No
             ):
                 with pytest.raises(InputError, match="the batch s has not been planned yet"):
                     asked()
-            client.cancel("late")
+            client.change("cancel", "late")
         daemon.kill()
         daemon.start()
         release()
@@ -129,7 +129,7 @@ def test_a_stage_is_held_after_a_failure_and_goes_on_after_a_retry(tmp_path: Pat
         assert (batch.state, batch.held_reason) == ("held", "1 window of t has failed")
         assert wait_for(daemon.socket, "s")[0] == wait_for(daemon.socket, "t")[0] == 1
         (daemon.data / "good").touch()
-        client.retry("t")
+        client.change("retry", "t")
         assert finished(daemon, "t").counts == {"succeeded": 1}
         until(updates, lambda delta: isinstance(delta, BatchAnnounced) and delta.batch.id == "s")
         assert finished(daemon, "s").counts == {"succeeded": 1}
@@ -143,9 +143,9 @@ def test_a_release_does_not_wait_for_the_instant(tmp_path: Path) -> None:
         spec = msgspec.structs.replace(daemon.spec("A"), workload=f"{tmp_path}:stage:teacher")
         client.submit(spec, source="s", name="now", not_before=time.time() + 3600)
         client.submit(spec, source="s", name="after", after=("now",), not_before=time.time() + 3600)
-        client.release("after")
+        client.change("release", "after")
         assert client.batch("after").batch.waits == "until now has succeeded"
-        client.release("now")
+        client.change("release", "now")
         assert wait_for(daemon.socket, "after")[0] == 0
 
 
@@ -193,7 +193,7 @@ def test_a_stage_that_cannot_be_looked_at_is_held_and_the_daemon_stays(tmp_path:
         until(updates, lambda delta: isinstance(delta, Snapshot) and ("s", "held") in states(delta.batches))
         assert client.batch("s").batch.held_reason == f"Not a directory: {place / 'survey.log'}"
         place.unlink()
-        client.release("s")
+        client.change("release", "s")
         until(updates, lambda delta: isinstance(delta, BatchAnnounced) and delta.batch.id == "s")
         assert finished(daemon, "s").counts == {"succeeded": 1}
 
@@ -215,8 +215,8 @@ def test_a_stage_that_is_cancelled_while_stages_are_planned_is_not_started(tmp_p
         submit("third", "C", after=("t",))
         release()
         patiently((daemon.data / "surveyed").exists, patience_s=PATIENCE_S)
-        client.cancel("second")
-        client.cancel("first")
+        client.change("cancel", "second")
+        client.change("cancel", "first")
         until(updates, lambda delta: isinstance(delta, BatchAnnounced) and delta.batch.id == "third")
         assert [batch.id for batch in client.batches()] == ["t", "third"]
         release()  # the survey's process may still wait

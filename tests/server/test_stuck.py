@@ -123,7 +123,7 @@ def test_a_cancel_ends_what_runs_though_it_cannot_be_written(service: Daemon) ->
         pids = [line.pid for line in running(service, 2)]
         with service.connect() as connection:
             with full(state):
-                changed = connection.cancel("batch")
+                changed = connection.change("cancel", "batch")
                 assert changed.windows == 2
                 assert "cannot grow" in (changed.not_durable or "")
                 for pid in pids:
@@ -146,7 +146,7 @@ def test_a_window_that_does_not_die_is_shown_everywhere_and_keeps_its_slot(
         (line,) = running(service, 1, grace_s=0.1)
         assert line.pid is not None
         with undying(line.pid), service.connect() as connection:
-            connection.cancel("batch")
+            connection.change("cancel", "batch")
             trouble = in_trouble(service, "window")
             assert trouble.about == str(line.key)
             assert trouble.text == f"{line.key} does not die (state t in ptrace_stop)"

@@ -392,7 +392,7 @@ def test_a_member_gets_no_more_done_than_that_member_could_do(machine: Path) -> 
         assert finished(daemon, "third").counts == {"failed": 1}
         (alice / "third").rename(alice / "was")
         (alice / "third").symlink_to(bob)
-        connection.retry("third")
+        connection.change("retry", "third")
         finished(daemon, "third")
         (line,) = connection.windows("third")
         assert "reached by a link" in str(line.reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +39,7 @@ from gpusched.errors import InputError, ReplacementRefused, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gpusched.client.drawing.plan import PlanTable
     from gpusched.protocol import Snapshot
     from gpusched.runs.forecast import Forecast
     from gpusched.runs.run import Run
@@ -227,7 +227,9 @@ def plan(options: argparse.Namespace) -> int:
     """Print the plan of a batch; no window is started."""
     import anyio
 
-    from gpusched.client.drawing import terminal as render
+    from gpusched.client.drawing.plan import PlanTable
+    from gpusched.client.drawing.terminal import open_console
+    from gpusched.client.drawing.timeline import Timeline, boundary
     from gpusched.runs.forecast import forecast
 
     if options.timeline and options.json:
@@ -235,15 +237,15 @@ def plan(options: argparse.Namespace) -> int:
     request = ask(options)
     check_libraries(request.spec.workload)
     check_data_root(request.spec)
-    console, errors = render.open_console(), render.open_console(stderr=True)
+    console, errors = open_console(), open_console(stderr=True)
     request.say_notes(errors)
     foreseen = anyio.run(forecast, request.run, errors.print)
     made = foreseen.plan
     if options.json:
         print(json.dumps(plan_object(request, foreseen)))  # noqa: T201
     else:
-        drawn_by = request.spec.settings if options.timeline else None
-        _print_plan(foreseen, console, errors, drawn_by, every_window=options.windows)
+        bars = Timeline(plan=made, boundary=boundary(request.spec.settings)) if options.timeline else None
+        _print_plan(PlanTable(plan=made, bars=bars, every_window=options.windows), foreseen, console, errors)
     if not made.to_train and not made.to_reuse:
         raise nothing_to_train(map(Untrained.planned, made.windows))
     # Refused windows count as failed: a run would end with this exit code even if all others succeeded.
@@ -264,35 +266,27 @@ def _estimate(foreseen: Forecast) -> str:
     return f"{f'{duration(least)} to' if least >= 0.1 else 'up to'} {duration(most)} ({why})"
 
 
-def _print_plan(
-    foreseen: Forecast,
-    console: Console,
-    errors: Console,
-    drawn_by: Mapping[str, Any] | None = None,
-    *,
-    every_window: bool = False,
-) -> None:
-    """Print a plan by window or by symbol, or as a timeline by the settings `drawn_by`; in a pipe by window."""
-    from gpusched.client.drawing import terminal as render
-    from gpusched.client.drawing.timeline import boundary, timeline
-
-    bars = None if drawn_by is None else timeline(foreseen.plan, boundary(drawn_by))
+def _print_plan(table: PlanTable, foreseen: Forecast, console: Console, errors: Console) -> None:
+    """Print a plan: on a terminal as its table; in a pipe as bars, if it has some, or by window."""
+    from gpusched.client.drawing.plan import plan_line, plan_rows
+    from gpusched.client.drawing.summary import notes_lines
 
     if foreseen.choice is not None and foreseen.choice.reason:
         errors.print(foreseen.choice.reason)
     estimate = f"Estimated time: {_estimate(foreseen)}"
     if console.is_terminal:
-        console.print(render.plan_table(foreseen.plan, bars, every_window=every_window))
+        console.print(table)
         console.print(estimate)
+        return
+    if table.bars is not None:
+        console.print(table.bars, soft_wrap=False)
     else:
-        if bars is not None:
-            console.print(bars, soft_wrap=False)
-        for row in render.plan_rows(foreseen.plan) if bars is None else ():
+        for row in plan_rows(foreseen.plan):
             print(row)  # noqa: T201
-        errors.print(render.plan_line(foreseen.plan))
-        for line in render.notes_lines(foreseen.plan.notes):
-            errors.print(line)
-        errors.print(estimate)
+    errors.print(plan_line(foreseen.plan))
+    for line in notes_lines(foreseen.plan.notes):
+        errors.print(line)
+    errors.print(estimate)
 
 
 def plan_object(request: Ask, foreseen: Forecast) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from gpusched.analysis.comparison import Comparison, Difference, compare, compar
 from gpusched.analysis.scores import Scored, of_index, of_lines
 from gpusched.cli.sources import of_batch
 from gpusched.client.drawing.listing import Cell, on_terminal, print_json, print_listing
+from gpusched.core.wording import first_few
 from gpusched.errors import DONE
 from gpusched.results import INDEX
 
@@ -65,8 +66,7 @@ def _notes(comparison: Comparison) -> list[str]:
     ]
     for name, labels in (("A", comparison.only_a), ("B", comparison.only_b)):
         if labels:
-            more = f" and {len(labels) - SHOWN_LABELS:,} more" if len(labels) > SHOWN_LABELS else ""
-            notes.append(f"{len(labels)} only in {name}, left out: {', '.join(labels[:SHOWN_LABELS])}{more}")
+            notes.append(f"{len(labels)} only in {name}, left out: {first_few(labels, SHOWN_LABELS)}")
     if not comparison.differences:
         notes.append("These windows have no metric in common: `gpusched results` shows those of each batch")
     constants = [

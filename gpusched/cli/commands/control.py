@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +16,17 @@ from gpusched.cli.commands.queries import print_devices
 from gpusched.cli.objects import status_object
 from gpusched.cli.sources import about, run_at, to_daemon
 from gpusched.cli.telling import tell
-from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
 from gpusched.config import terms
 from gpusched.core.model import Batch
 from gpusched.core.statuses import PARTICIPLES, WindowVerb, applies, status_of, words
-from gpusched.core.terms import with_terms
+from gpusched.core.terms import NO_TERMS, Terms, with_terms
+from gpusched.core.wording import counted
 from gpusched.errors import DONE, UsageError
-from gpusched.protocol import Changed
 
 if TYPE_CHECKING:
     from gpusched.runs.records import Records
     from gpusched.runs.run import Run
-
-_Change = Callable[[Connection, str, str | None], Changed]
 
 
 class NotATerm(UsageError):
@@ -69,18 +64,18 @@ class NoSettingHere(UsageError):
 def cancel(options: argparse.Namespace) -> int:
     """End the running windows of a batch (or one window), and drop the waiting ones."""
     refuse_settings(options)
-    return _change(options, Connection.cancel, "cancel")
+    return _change(options, "cancel")
 
 
 def hold(options: argparse.Namespace) -> int:
     """Start nothing more of a batch or window."""
     refuse_settings(options)
-    return _change(options, Connection.hold, "hold")
+    return _change(options, "hold")
 
 
 def release(options: argparse.Namespace) -> int:
     """Let a held batch or window go on, maybe on other terms."""
-    return _change(options, partial(Connection.release, terms=_terms(options)), "release")
+    return _change(options, "release", _terms(options))
 
 
 def retry(options: argparse.Namespace) -> int:
@@ -90,7 +85,7 @@ def retry(options: argparse.Namespace) -> int:
     directory, _, label = options.target.rpartition("/")
     if directory and (records := run_at(options, directory)) is not None:
         return _retry_window(options, records, label)
-    return _change(options, partial(Connection.retry, terms=_terms(options)), "retry")
+    return _change(options, "retry", _terms(options))
 
 
 def _retry_run(options: argparse.Namespace, records: Records) -> int:
@@ -134,7 +129,7 @@ def priority(options: argparse.Namespace) -> int:
     """Place a batch before or behind others."""
     refuse_settings(options)
     with about(options, options.batch), to_daemon(options) as daemon:
-        changed = daemon.alter(options.batch, {"priority": options.priority})
+        changed = daemon.change("alter", options.batch, terms={"priority": options.priority})
     if options.json:
         print_json(status_object(changed.batch) | {"changes": changed.changes})
     else:
@@ -163,10 +158,10 @@ def _terms(options: argparse.Namespace) -> dict[str, Any]:
     return dict(term_of[key] for key in given)
 
 
-def _change(options: argparse.Namespace, change: _Change, verb: WindowVerb) -> int:
+def _change(options: argparse.Namespace, verb: WindowVerb, given: Terms = NO_TERMS) -> int:
     batch_id, _, label = options.target.partition("/")
     with about(options, options.target, options.target.rpartition("/")[0]), to_daemon(options) as daemon:
-        changed = change(daemon, batch_id, label or None)
+        changed = daemon.change(verb, batch_id, label or None, terms=given)
     if changed.not_durable is not None:
         tell("warning", changed.not_durable, "it has taken effect, but is lost if the daemon ends before it is written")
     if options.json:
@@ -182,8 +177,8 @@ def _change(options: argparse.Namespace, change: _Change, verb: WindowVerb) -> i
     if changed.note:
         print(f"{batch_id}: {changed.note}")  # noqa: T201
         return DONE
-    noun = "window" if changed.windows == 1 else "windows"
-    print(f"{batch_id}: {changed.windows} {noun} {PARTICIPLES[verb]}; the batch is {changed.batch.state}")  # noqa: T201
+    windows = counted(changed.windows, "window")
+    print(f"{batch_id}: {windows} {PARTICIPLES[verb]}; the batch is {changed.batch.state}")  # noqa: T201
     return DONE
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from gpusched.core.model import DeviceChoice, DeviceType
+from gpusched.core.wording import counted
 from gpusched.devices.kind import Note
 from gpusched.teacher.installed import NCCL, remedy_for
 from gpusched.teacher.opencl import is_processor
@@ -162,7 +163,7 @@ def device_check(
         return Check(name=name, status="ok", message='windows train on the CPU (run.device = "cpu")')
     any_type = wanted in ("auto", "mixed")
     if wanted in usable or (any_type and usable):
-        where = f"{gpus} {'GPU' if gpus == 1 else 'GPUs'}, device type {usable[0] if any_type else wanted}"
+        where = f"{counted(gpus, 'GPU')}, device type {usable[0] if any_type else wanted}"
         if wanted == "mixed":
             where = f"the CPU and {where}, at once"
         elif wanted == "auto" and fallback:
@@ -211,8 +212,7 @@ def data_check(root: str, symbols: int | None, why: str = "") -> Check:
         return Check(name="data", status="warning", message=message, remedy=remedy)
     if not symbols:
         return Check(name="data", status="warning", message=f"the data root {root} holds no symbols", remedy=remedy)
-    noun = "symbol" if symbols == 1 else "symbols"
-    return Check(name="data", status="ok", message=f"the data root {root} holds {symbols} {noun}")
+    return Check(name="data", status="ok", message=f"the data root {root} holds {counted(symbols, 'symbol')}")
 
 
 def state_check(path: str, free_bytes: int) -> Check:

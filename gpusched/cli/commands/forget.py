@@ -10,6 +10,7 @@ import msgspec
 from gpusched.cli.commands.control import refuse_settings
 from gpusched.cli.sources import about, to_daemon
 from gpusched.client.drawing.listing import print_json
+from gpusched.core.wording import counted
 from gpusched.errors import DONE, UsageError
 from gpusched.protocol import Forgotten, summed
 
@@ -64,9 +65,5 @@ def _sentence(forgotten: Forgotten, *, results: bool) -> str:
     names = ", ".join(forgotten.batches[:3])
     if len(forgotten.batches) > 3:
         names = f"{len(forgotten.batches)} batches"
-    records = f"{names}: {_counted(forgotten.windows, 'window')} forgotten, with their logs"
-    return f"{records}; {_counted(forgotten.results, 'result')} removed" if results else f"{records}; the results stay"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    records = f"{names}: {counted(forgotten.windows, 'window')} forgotten, with their logs"
+    return f"{records}; {counted(forgotten.results, 'result')} removed" if results else f"{records}; the results stay"

@@ -43,11 +43,11 @@ def daemon(options: argparse.Namespace) -> int:
 @outlives_its_reader
 def submit(options: argparse.Namespace) -> int:
     """Submit a batch to the daemon; with `--wait`, show it until it ends."""
-    from gpusched.client.drawing import terminal as render
+    from gpusched.client.drawing.terminal import open_console
 
     refuse_the_daemons(key for key, _, _ in options.flags)
     request = ask(options)
-    errors = render.open_console(stderr=True)
+    errors = open_console(stderr=True)
     request.say_notes(errors)
 
     def on_survey(done: int, total: int) -> None:
@@ -119,7 +119,7 @@ def _hand_over(
 
 def _say_about_the_data(daemon: Connection, batch: BatchStatus, errors: Console) -> None:
     """Print the notes on the data, and whether there is nothing to train."""
-    from gpusched.client.drawing.terminal import notes_lines
+    from gpusched.client.drawing.summary import notes_lines
 
     for line in notes_lines(daemon.batch(batch.id, notes=True).notes):
         errors.print(line)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from textwrap import wrap
 
 import msgspec
 from rich.cells import cell_len
@@ -13,6 +14,8 @@ from gpusched.client.drawing.text import Glyphs
 
 #: cells before the first column: whether a row is chosen or marked
 SIGN = 1
+#: cells of the name of a detail, before its value
+_DETAIL = 9
 _WORDS = re.compile(r"\S+(?: \S+)*")
 
 
@@ -53,12 +56,37 @@ def row(columns: Sequence[Column], cells: Sequence[Cell], draw: Glyphs) -> Line:
     return line
 
 
+def around(chosen: int, count: int, room: int) -> tuple[int, int]:
+    """Which rows to show of so many, the chosen one among them: the first, and their number."""
+    shown = max(0, min(count, room))
+    return max(0, min(chosen - shown // 2, count - shown)), shown
+
+
+def signed(line: Line, cells: int, draw: Glyphs, *, chosen: bool, marked: bool) -> Line:
+    """A row with the sign of being chosen or marked."""
+    sign = draw.mark if marked else ">"
+    if chosen:
+        return line.fit(cells, draw).chosen(cells, sign)
+    return line.signed(sign, "bold yellow") if marked else line
+
+
+def detail_lines(details: Iterable[str], cells: int, draw: Glyphs) -> list[Line]:
+    """Details such as `Status   running`, each wrapped with its values below each other."""
+    return [
+        Line(" " * SIGN + part)
+        for detail in details
+        for part in wrap(draw.clean(detail), max(1, cells - SIGN), subsequent_indent=" " * _DETAIL) or [""]
+    ]
+
+
 class Box(msgspec.Struct, frozen=True, kw_only=True):
     """A bordered part of the screen."""
 
     title: str
     width: int
     lines: Sequence[Line]
+    #: number of lines inside: blank ones follow those that there are
+    room: int = 0
     #: at the right end of the upper border
     summary: str = ""
     #: headings of columns, where they stand inside
@@ -98,7 +126,7 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
         bottom = Line(low_left + "".join(low) + low_right, style)
         side = (down, style)
         sides = []
-        for inside in self.lines:
+        for inside in (*self.lines, *(Line() for _ in range(self.room - len(self.lines)))):
             line = Line(*side).extend(inside.fit(inner, draw)).pad(1 + inner)
             sides.append(line.append(*side))
         return [top, *sides, bottom]

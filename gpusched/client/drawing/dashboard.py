@@ -9,10 +9,19 @@ import msgspec
 from rich.cells import cell_len
 
 from gpusched.client.connection import Connection
-from gpusched.client.drawing.box import Box, heading
-from gpusched.client.drawing.devices import GRAPHS_FROM, MOST_GRAPHS, DeviceLines, Graphs, gib, graphs_of, minutes
+from gpusched.client.drawing.box import Box, around, heading, signed
+from gpusched.client.drawing.devices import (
+    GRAPHS_FROM,
+    MOST_GRAPHS,
+    SHOWN_STRANGERS,
+    DeviceLines,
+    Graphs,
+    gib,
+    graphs_of,
+    minutes,
+)
 from gpusched.client.drawing.graph import load_style
-from gpusched.client.drawing.line import Drawn, Line, told
+from gpusched.client.drawing.line import Drawn, Line, footer, told
 from gpusched.client.drawing.rooms import BORDER, Area, Want, areas
 from gpusched.client.drawing.summary import failure_line
 from gpusched.client.drawing.text import Glyphs, glyphs
@@ -24,6 +33,7 @@ from gpusched.client.views.overview import DeviceView, Overview
 from gpusched.client.views.panels import ALL, Cursor, Lens, Panel, Row, rows
 from gpusched.client.views.window import FinishedWindow, RunningWindow
 from gpusched.core.statuses import FAILURES
+from gpusched.core.wording import counted
 from gpusched.protocol import DeviceStatus
 
 KEYS = "tab panel  ⏎ open  space mark  c cancel  h hold  r retry  / find  : commands  ? help  q quit"
@@ -131,7 +141,9 @@ class _Drawing:
         wants = {panel: Want(lines=len(panel_rows)) for panel, panel_rows in self._rows.items()}
         if self._width - BORDER >= GRAPHS_FROM:
             shown = [row.item for row in self._rows["devices"] if isinstance(row.item, DeviceView)]
-            strangers = sum(min(2, len(device.status.reading.foreign)) for device in shown if device.status.reading)
+            strangers = sum(
+                min(SHOWN_STRANGERS, len(device.status.reading.foreign)) for device in shown if device.status.reading
+            )
             least = sum(len(graphs_of(device)) for device in shown)
             wants["devices"] = Want(
                 lines=len(shown) + strangers, some=least, most=MOST_GRAPHS * len(shown), lot=max(1, len(shown))
@@ -182,16 +194,11 @@ class _Drawing:
         return line.fit(self._width, draw)
 
     def _footer(self) -> Line:
-        if self._frame.message:
-            return self._line(self._frame.message, "bold yellow")
         plain = self._draw.ascii_only
         keys = _PLAIN_KEYS if plain else KEYS
         if cell_len(keys) > self._width:
             keys = _PLAIN_SHORT_KEYS if plain else _SHORT_KEYS
-        return self._line(keys, "dim")
-
-    def _line(self, text: str, style: str = "") -> Line:
-        return Line(self._draw.crop(self._draw.clean(text), self._width).rstrip(), style)
+        return footer(self._frame.message, keys, self._width, self._draw)
 
     # -- panels --------------------------------------------------------------------------------------------------------
 
@@ -210,7 +217,8 @@ class _Drawing:
             title=panel,
             summary=self._summary(panel),
             width=area.width,
-            lines=[*content.lines, *(Line() for _ in range(room - len(content.lines)))],
+            lines=content.lines,
+            room=room,
             headings=content.headings,
             below=content.below,
             focused=cursor is not None and cursor.panel == panel,
@@ -228,8 +236,7 @@ class _Drawing:
                 return ""
             case "failed":
                 count = sum(len(row.targets) for row in self._rows["failed"])
-                reasons = len(self._rows["failed"])
-                return f"{count} lately, {reasons} {'reason' if reasons == 1 else 'reasons'}"
+                return f"{count} lately, {counted(len(self._rows['failed']), 'reason')}"
             case "finished":
                 return "" if self._frame.lens.ranking == "latest" else f"{self._frame.lens.ranking} first"
 
@@ -237,7 +244,7 @@ class _Drawing:
         """As many rows as there is room for, the chosen one among them."""
         work = WorkLines(self._overview, self._frame.lens, inner, self._now, self._draw)
         headings = self._headings(panel, work)
-        first, shown = _around(self._chosen(panel), len(panel_rows), room)
+        first, shown = around(self._chosen(panel), len(panel_rows), room)
         lines = [
             self._sign(panel, number, self._row(work, panel_rows[number]), inner)
             for number in range(first, first + shown)
@@ -271,7 +278,7 @@ class _Drawing:
 
     def _devices(self, panel_rows: list[Row], inner: int, room: int) -> _Content:
         """Devices around the chosen one with the processes of others, and with graphs in the lines that are left."""
-        first, shown = _around(self._chosen("devices"), len(panel_rows), room)
+        first, shown = around(self._chosen("devices"), len(panel_rows), room)
         devices = [row.item for row in panel_rows[first : first + shown] if isinstance(row.item, DeviceView)]
         lines = DeviceLines(self._overview, inner, self._now, self._draw)
         strangers = [lines.strangers(device) if inner >= GRAPHS_FROM else [] for device in devices]
@@ -302,17 +309,8 @@ class _Drawing:
         cursor = self._frame.cursor
         if cursor is None or cursor.panel != panel:
             return line
-        is_marked = self._rows[panel][number].mark in cursor.marked
-        sign = self._draw.mark if is_marked else ">"
-        if number == self._chosen(panel):
-            return line.fit(inner, self._draw).chosen(inner, sign)
-        return line.signed(sign, "bold yellow") if is_marked else line
-
-
-def _around(chosen: int, count: int, room: int) -> tuple[int, int]:
-    """Which rows to show of so many, the chosen one among them: the first, and their number."""
-    shown = max(0, min(count, room))
-    return max(0, min(chosen - shown // 2, count - shown)), shown
+        marked = self._rows[panel][number].mark in cursor.marked
+        return signed(line, inner, self._draw, chosen=number == self._chosen(panel), marked=marked)
 
 
 def _more(above: int, hidden: int) -> str:

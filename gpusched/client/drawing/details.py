@@ -14,6 +14,7 @@ from gpusched.client.drawing.text import Glyphs, duration, key_metrics
 from gpusched.core.model import Slot, WindowResult
 from gpusched.core.statuses import result_of
 from gpusched.core.totals import flat
+from gpusched.core.wording import counted
 from gpusched.protocol import DeviceStatus, WindowDetail
 
 #: features that are shown, and the cells of the longest bar
@@ -114,10 +115,8 @@ def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
     free = idle[: max(0, status.width - len(status.allocations))]
     most = f" of {len(status.slots)}, tuned while windows run" if device.tuned_from else ""
     ahead = f" {status.ahead} more windows wait for one," if status.ahead else ""
-    threads = "thread" if device.threads == 1 else "threads"
-    yield (
-        f"Slots    {status.width}{most}: {status.busy} held, {len(free)} free,{ahead} {device.threads} {threads} each"
-    )
+    threads = counted(device.threads, "thread")
+    yield f"Slots    {status.width}{most}: {status.busy} held, {len(free)} free,{ahead} {threads} each"
     if device.cpus:
         yield f"Cores    {', '.join(map(str, device.cpus))}"
     if device.memory_total_bytes is not None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from textwrap import wrap
 from typing import NamedTuple
 
-from gpusched.client.drawing.box import SIGN, Box
+from gpusched.client.drawing.box import SIGN, Box, detail_lines
 from gpusched.client.drawing.details import device_details
 from gpusched.client.drawing.devices import NAME, heat_share, power_share
 from gpusched.client.drawing.graph import Share, by_time, graph, heat_style, load_style, memory_of, use_of
-from gpusched.client.drawing.line import Drawn, Line
+from gpusched.client.drawing.line import Drawn, Line, footer
 from gpusched.client.drawing.rooms import BORDER
 from gpusched.client.drawing.slot_times import slot_line
 from gpusched.client.drawing.text import Glyphs, device_name
 from gpusched.client.views.slots import SlotView
 from gpusched.core.samples import RECENT, RECENT_S, Sample
+from gpusched.core.wording import counted
 from gpusched.protocol import DeviceStatus
 
 KEYS = "d drain or open  j/k scroll  esc back  : commands  ? help  q quit"
@@ -25,8 +25,6 @@ _NUMBER = 5
 _HIGH = 6
 #: slots that have a line at most
 _SLOTS = 8
-#: cells of the name of a detail, before its value
-_DETAIL = 9
 
 
 class _Shown(NamedTuple):
@@ -66,11 +64,10 @@ class _Drawing:
 
     def lines(self, height: int) -> list[Line]:
         frame, draw = self._frame, self._draw
-        style = "bold yellow" if frame.message else "dim"
-        keys = Line(draw.crop(draw.clean(frame.message or KEYS), self._width).rstrip(), style)
+        keys = footer(frame.message, KEYS, self._width, draw)
         if frame.status is None:
             return [*(Line() for _ in range(height - 1)), keys]
-        details = self._details(frame.status)
+        details = detail_lines(device_details(frame.status, frame.now), self._inner, draw)
         graphs = self._graphs(frame.status)
         # The details come first where there is little room, as far as they are the device's own.
         free = height - 1 - 2 * BORDER - min(len(details), max(8, height // 2))
@@ -85,19 +82,12 @@ class _Drawing:
             title=draw.clean(device_name(frame.status.device.id, frame.status.device.host)),
             summary=draw.clean(frame.status.device.name),
             width=self._width,
-            lines=[*shown, *(Line() for _ in range(room - len(shown)))],
+            lines=shown,
+            room=room,
             below=f"{hidden} more" if hidden else "",
             focused=True,
         )
         return [*[*drawn, *box.drawn(draw)][: height - 1], keys]
-
-    def _details(self, status: DeviceStatus) -> list[Line]:
-        lines = []
-        for detail in device_details(status, self._frame.now):
-            text = self._draw.clean(detail)
-            wrapped = wrap(text, self._inner - SIGN, subsequent_indent=" " * _DETAIL) or [""]
-            lines += [Line(" " * SIGN + part) for part in wrapped]
-        return lines
 
     def _graphs(self, status: DeviceStatus) -> list[_Shown]:
         """The graphs that the samples have values for."""
@@ -146,7 +136,7 @@ class _Drawing:
             line = Line(f"{' ' * SIGN}{f'#{slot.index}':<{NAME}} ", "dim")
             lines.append(line.extend(slot_line(slot, frame.known_since, latest, cells, each, self._draw)))
         if lines and (more := len(frame.slots) - count):
-            lines[-1].pad(behind).append(f" {more} more {'slot' if more == 1 else 'slots'}", "dim")
+            lines[-1].pad(behind).append(f" {counted(more, 'more slot')}", "dim")
         return lines
 
     def _told(self, shown: _Shown) -> str:

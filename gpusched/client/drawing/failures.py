@@ -16,6 +16,7 @@ from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.text import Glyphs, glyphs
 from gpusched.client.views.failures import FailureGroup
 from gpusched.core.statuses import words
+from gpusched.core.wording import first_few
 
 #: groups, and labels of each, that are shown
 MOST_GROUPS, MOST_LABELS = 8, 3
@@ -37,7 +38,7 @@ def failure_groups(
         window = group.example
         log = log_of(logs_dir, window.label, window.attempts, window.node) if window.attempts else None
         if len(group.windows) > 1 or log is None:  # one with a log is named by that
-            yield from _hanging(Text(draw.clean(_labels(group))), _INDENT, console, options)
+            yield from _hanging(Text(draw.clean(first_few(group.labels, MOST_LABELS))), _INDENT, console, options)
         if window.source_line:
             yield path_line(_INDENT, f"at {window.source_line}", draw)
         if log is not None:
@@ -68,9 +69,3 @@ def _hanging(text: Text, indent: int, console: Console, options: ConsoleOptions)
     room = max(20, options.max_width - indent)
     for line in [text] if options.no_wrap else text.wrap(console, room, overflow="fold"):
         yield Text(" " * indent).append_text(line)
-
-
-def _labels(group: FailureGroup) -> str:
-    shown = ", ".join(group.labels[:MOST_LABELS])
-    more = len(group.windows) - MOST_LABELS
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -93,6 +93,11 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True):
             yield Segment.line()
 
 
+def footer(message: str, keys: str, cells: int, draw: Glyphs) -> Line:
+    """The last line of a screen: its keys, or a message in their place."""
+    return Line(draw.crop(draw.clean(message or keys), cells).rstrip(), "bold yellow" if message else "dim")
+
+
 def told(text: str, cells: int, draw: Glyphs, style: str = "yellow") -> list[Line]:
     """Wrap a sentence, such as the reason of the chosen row, into at most `TOLD_LINES` lines."""
     lines = wrap(draw.clean(text), max(1, cells))

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import msgspec
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.plain import clean
-from gpusched.client.drawing.summary import counted, notes_lines, reason_lines
+from gpusched.client.drawing.summary import notes_lines, reason_lines
 from gpusched.client.drawing.text import Glyphs, glyphs
-from gpusched.client.views.reasons import Reasons, refusals_of, skips_of
+from gpusched.client.views.reasons import Reasons, of_plan
 from gpusched.core.model import PlannedWindow
 from gpusched.core.planning import Action, Plan, action, reason_of_plan, replacing, with_remedy
+from gpusched.core.wording import counted
 
 #: windows that are listed one by one where nobody asks for all
 MOST_WINDOWS = 20
@@ -53,42 +55,38 @@ def plan_line(plan: Plan) -> str:
     return "; ".join((line, *replacing(plan.to_replace, plan.to_move_aside)))
 
 
-def plan_table(plan: Plan, bars: RenderableType | None = None, *, every_window: bool = True) -> RenderableType:
+class PlanTable(msgspec.Struct, frozen=True, kw_only=True):
     """A line for each window, or `bars` in their place, then the totals.
 
     Unless `every_window` is asked for, more than `MOST_WINDOWS` are summed up by symbol.
     """
-    return _PlanTable(plan, bars, by_symbol=not every_window and len(plan.windows) > MOST_WINDOWS)
 
-
-class _PlanTable:
-    def __init__(self, plan: Plan, bars: RenderableType | None, *, by_symbol: bool) -> None:
-        self._plan = plan
-        self._bars = bars
-        self._by_symbol = by_symbol
+    plan: Plan
+    bars: RenderableType | None = None
+    every_window: bool = True
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        draw, plan = glyphs(ascii_only=options.ascii_only), self._plan
-        if self._bars is not None:
-            yield self._bars
-        elif self._by_symbol:
+        draw, plan = glyphs(ascii_only=options.ascii_only), self.plan
+        if self.bars is not None:
+            yield self.bars
+        elif not self.every_window and len(plan.windows) > MOST_WINDOWS:
             yield from self._symbols(options, draw)
         else:
             yield from self._windows(options, draw)
         yield Text()
-        yield Text(f"{counted(len(plan.windows))}: {plan_line(plan)}", "bold")
-        yield from reason_lines(skips_of(plan.windows), draw)
-        if refusals := refusals_of(plan.windows):
+        yield Text(f"{counted(len(plan.windows), 'window')}: {plan_line(plan)}", "bold")
+        yield from reason_lines(of_plan(plan.to_skip), draw)
+        if refused := plan.to_fail:
             yield Text()
             yield Text("Data that are refused", "bold")
-            yield from reason_lines(refusals, draw)
+            yield from reason_lines(of_plan(refused), draw)
         if plan.notes:
             yield Text()
             yield Text("About the data", "bold")
             yield from (Text(f"  {draw.clean(line)}") for line in notes_lines(plan.notes))
 
     def _windows(self, options: ConsoleOptions, draw: Glyphs) -> Iterator[Text]:
-        plan = self._plan
+        plan = self.plan
         longest = max((cell_len(planned.window.label) for planned in plan.windows), default=6)
         # The other columns take 30 cells; a reason gets nearly as many before a label takes more than its half. A
         # reason that is cut off here stands below, grouped, and in full where the plan goes through a pipe.
@@ -109,7 +107,7 @@ class _PlanTable:
     def _symbols(self, options: ConsoleOptions, draw: Glyphs) -> Iterator[Text]:
         """A line for each symbol: how many of its windows are trained, reused, skipped and refused, and their rows."""
         by_symbol: dict[str, list[PlannedWindow]] = {}
-        for planned in self._plan.windows:
+        for planned in self.plan.windows:
             by_symbol.setdefault(planned.window.symbol, []).append(planned)
         counts = {symbol: Counter(map(action, windows)) for symbol, windows in by_symbol.items()}
         shown = [name for name in _OUTCOME_OF if name == "train" or any(count[name] for count in counts.values())]

@@ -60,29 +60,25 @@ _FOCUSED = 3
 def areas(wants: Mapping[Panel, Want], focused: Panel | None, top: int, width: int, height: int) -> list[Area]:
     """Where the panels are, in `height` lines from the line `top` on. Those that find no room are left out."""
     if width < BESIDE:
-        return _column(wants, focused, _ALONE, 0, top, width, height)
+        return _column(_heights(wants, focused, _ALONE, height), 0, top, width)
     left = width * LEFT // 100
     return [
-        *_column(wants, focused, _LEFT, 0, top, left, height),
-        *_column(wants, focused, _RIGHT, left, top, width - left, height),
+        *_column(_heights(wants, focused, _LEFT, height), 0, top, left),
+        *_column(_heights(wants, focused, _RIGHT, height), left, top, width - left),
     ]
 
 
-def _column(
-    wants: Mapping[Panel, Want], focused: Panel | None, steps: Sequence[_Step], x: int, y: int, width: int, height: int
-) -> list[Area]:
-    order = list(dict.fromkeys(panel for panel, _ in steps))
-    heights = _heights(wants, focused, order, steps, height)
+def _column(heights: Mapping[Panel, int], x: int, y: int, width: int) -> list[Area]:
     column = []
-    for panel in sorted(heights, key=order.index):
-        column.append(Area(panel, x, y, width, heights[panel]))
-        y += heights[panel]
+    for panel, height in heights.items():
+        column.append(Area(panel, x, y, width, height))
+        y += height
     return column
 
 
-def _heights(
-    wants: Mapping[Panel, Want], focused: Panel | None, order: list[Panel], steps: Sequence[_Step], room: int
-) -> dict[Panel, int]:
+def _heights(wants: Mapping[Panel, Want], focused: Panel | None, steps: Sequence[_Step], room: int) -> dict[Panel, int]:
+    """The heights of the panels that find room, borders included, in the order in which `steps` name them first."""
+    order = list(dict.fromkeys(panel for panel, _ in steps))
     heights: dict[Panel, int] = {}
 
     def grow(panel: Panel, lines: int) -> None:
@@ -112,4 +108,4 @@ def _heights(
                 left = room + heights.get(panel, 0) - BORDER - want.lines
                 extra = max(0, min(extra, left) // want.lot * want.lot)
             grow(panel, want.lines + extra if isinstance(upto, str) else min(upto, want.lines))
-    return heights
+    return {panel: heights[panel] for panel in order if panel in heights}

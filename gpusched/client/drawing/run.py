@@ -35,6 +35,7 @@ BAR_CELLS = 60
 #: cells between columns
 _GAP = 2
 _PHASE, _ROUND, _TIME = 10, 9, 6
+_SLOT_HEADING = ("slot", "device", "window", "phase", "round", "time")
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,12 +144,7 @@ class _Layout:
             for column in range(columns):
                 index = column * per_column + row
                 if row < 0:
-                    cells.append(
-                        (
-                            self._slot_row("slot", "device", device_width, "window", "phase", "round", "time", width),
-                            "bold",
-                        )
-                    )
+                    cells.append((self._slot_row(_SLOT_HEADING, device_width, width), "bold"))
                 elif index < shown:
                     cells.append(self._slot(index, running.get(index), names.get(index, ""), device_width, width))
             lines.append(joined(cells, " " * _GAP))
@@ -161,7 +157,7 @@ class _Layout:
         self, index: int, running: RunningWindow | None, device: str, device_width: int, width: int
     ) -> tuple[str, str]:
         if running is None:
-            return self._slot_row(str(index), device, device_width, "idle", "", "", "", width), "dim"
+            return self._slot_row((str(index), device, "idle", "", "", ""), device_width, width), "dim"
         label = self._draw.clean(running.label)
         if running.attempt > 1:
             label = f"{label} #{running.attempt}"
@@ -170,7 +166,7 @@ class _Layout:
             rounds = f"{running.round}/{running.rounds}"
         elapsed = duration(self._now - running.since)
         style = STYLES["stopping"] if running.phase == "stopping" else ""
-        row = self._slot_row(str(index), device, device_width, label, phase, rounds, elapsed, width)
+        row = self._slot_row((str(index), device, label, phase, rounds, elapsed), device_width, width)
         bar = min(BAR_CELLS, width - cell_len(row.rstrip()) - _GAP)
         if running.rounds > 0 and bar > 4:
             filled = bar * min(running.round, running.rounds) // running.rounds
@@ -178,10 +174,9 @@ class _Layout:
             row = self._draw.crop(row, width)
         return row, style
 
-    def _slot_row(
-        self, slot: str, device: str, device_width: int, label: str, phase: str, rounds: str, elapsed: str, width: int
-    ) -> str:
-        draw = self._draw
+    def _slot_row(self, texts: tuple[str, str, str, str, str, str], device_width: int, width: int) -> str:
+        """The texts below those of `_SLOT_HEADING`."""
+        draw, (slot, device, label, phase, rounds, elapsed) = self._draw, texts
         fixed = 4 + device_width + _PHASE + _ROUND + _TIME + 5 * _GAP
         gap = " " * _GAP
         row = gap.join(

@@ -17,6 +17,7 @@ from gpusched.client.views.batch import BatchView
 from gpusched.client.views.failures import FailureGroup
 from gpusched.client.views.standing import by_urgency, failures, standing, way_on, why_held
 from gpusched.core.statuses import FAILURES, OUTCOMES, UNFINISHED, tally, words
+from gpusched.core.wording import counted
 from gpusched.protocol import BatchStatus, WindowLine
 
 GAP = 2
@@ -46,6 +47,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         batch = self.batch
         end = batch.finished_at if batch.finished_at is not None else batch.at or batch.submitted_at
         return max(0.0, end - batch.submitted_at)
+
+    @property
+    def ago(self) -> str:
+        """How long ago it was submitted."""
+        return duration(max(0.0, (self.batch.at or self.batch.submitted_at) - self.batch.submitted_at))
 
     def rate(self) -> str:
         """Windows per second: lately while it runs, of all its time once it is finished."""
@@ -88,8 +94,7 @@ class BatchTable(msgspec.Struct, frozen=True, kw_only=True):
             elif one.batch.waits:
                 yield Text(draw.clean(f"{one.batch.id} waits {one.batch.waits}"), "dim", overflow="fold")
         if self.more:
-            noun = "batch" if self.more == 1 else "batches"
-            yield Text(f"{draw.ellipsis} and {self.more} more {noun}: --all", "dim")
+            yield Text(f"{draw.ellipsis} and {counted(self.more, 'more batch', 'more batches')}: --all", "dim")
 
 
 def _cells(one: Seen, draw: Glyphs) -> dict[str, str]:
@@ -104,7 +109,7 @@ def _cells(one: Seen, draw: Glyphs) -> dict[str, str]:
         "rate": one.rate(),
         "left": one.left(draw),
         "took": duration(one.took),
-        "submitted": f"{duration(max(0.0, (batch.at or batch.submitted_at) - batch.submitted_at))} ago",
+        "submitted": f"{one.ago} ago",
         "owner": draw.clean(one.owner),
     }
 
@@ -194,8 +199,7 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
         by = f" by {draw.clean(seen.owner)}" if seen.owner else ""
         heading = Text(draw.clean(batch.id), "bold", overflow="fold")
         heading.append(f"  {state}", STYLES.get(state, ""))
-        ago = duration(max(0.0, (batch.at or batch.submitted_at) - batch.submitted_at))
-        yield heading.append(f"  submitted{by} {ago} ago", "not bold")
+        yield heading.append(f"  submitted{by} {seen.ago} ago", "not bold")
         if (why := why_held(batch)) is not None:
             yield Text(f"  held: {draw.clean(why)}", STYLES["held"], overflow="fold")
             yield Text(f"  {draw.clean(self.way_on)}", overflow="fold")
@@ -222,8 +226,7 @@ class BatchScreen(msgspec.Struct, frozen=True, kw_only=True):
             return
         running = sorted(view.running.values(), key=lambda window: window.since)
         yield Text()
-        slots = f"{len(running)} {'slot' if len(running) == 1 else 'slots'}"
-        yield Text(f"At work on {slots}, the longest first", "bold")
+        yield Text(f"At work on {counted(len(running), 'slot')}, the longest first", "bold")
         for window in running[:MOST_WINDOWS]:
             rounds = f" {window.round}/{window.rounds}" if window.rounds else ""
             where = f"{draw.clean(window.phase)}{rounds} on {draw.clean(device_name(window.device, window.node))}"

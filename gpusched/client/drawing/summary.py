@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+import msgspec
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from gpusched.client.drawing.failures import failure_groups, path_line
@@ -18,6 +19,7 @@ from gpusched.client.views.reasons import Reasons
 from gpusched.client.views.window import FinishedWindow
 from gpusched.core.model import BatchSpec, DataNotes
 from gpusched.core.statuses import OUTCOMES, words
+from gpusched.core.wording import counted, first_few
 from gpusched.core.worth import constants_note
 
 #: the summary shows so many skip reasons, and counts the rest
@@ -35,62 +37,31 @@ def notes_lines(notes: DataNotes) -> list[str]:
         alike.setdefault(clean("; ".join(note.text for note in symbol_notes)), []).append(clean(symbol))
     lines = []
     for text, symbols in alike.items():
-        names = ", ".join(symbols[:3]) + (f" and {len(symbols) - 3:,} more" if len(symbols) > 3 else "")
-        lines.append(f"{names}: {text}")
+        lines.append(f"{first_few(symbols, 3)}: {text}")
     if (more := len(lines) - SHOWN_NOTES) > 0:
         lines[SHOWN_NOTES:] = [f"… and {more:,} more lines; --json has them all"]
     return lines
 
 
-def summary(
-    view: BatchView,
-    seconds: float,
-    *,
-    held_reason: str | None,
-    interrupted: bool,
-    way_on: str = "the same command goes on with them",
-    logs_dir: Path,
-    spec: BatchSpec,
-) -> RenderableType:
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a batch: outcomes, time, failures with the paths of their logs, reasons of skips.
 
-    `way_on` tells how windows that are not finished go on. `spec` is the batch's: its settings may be the cause of
-    models that are worth nothing.
+    Print it with `crop=False`: paths are whole, on lines of their own.
     """
-    note = constants_note(view.constants, view.counts["succeeded"] + view.counts["reused"], spec)
-    return _Summary(
-        view,
-        seconds,
-        held_reason=held_reason,
-        interrupted=interrupted,
-        way_on=way_on,
-        logs_dir=logs_dir,
-        note=note,
-    )
 
-
-class _Summary:
-    def __init__(
-        self,
-        view: BatchView,
-        seconds: float,
-        *,
-        held_reason: str | None,
-        interrupted: bool,
-        way_on: str,
-        logs_dir: Path,
-        note: str,
-    ) -> None:
-        self._view = view
-        self._seconds = seconds
-        self._held_reason = held_reason
-        self._interrupted = interrupted
-        self._way_on = way_on
-        self._logs_dir = logs_dir
-        self._note = note
+    view: BatchView
+    seconds: float
+    held_reason: str | None
+    interrupted: bool
+    #: how windows that are not finished go on
+    way_on: str = "the same command goes on with them"
+    #: the logs of all batches
+    logs_dir: Path
+    #: of the batch: its settings may be the cause of models that are worth nothing
+    spec: BatchSpec
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        draw, view = glyphs(ascii_only=options.ascii_only), self._view
+        draw, view = glyphs(ascii_only=options.ascii_only), self.view
         yield from self._heading(draw)
         widest = max(len(str(view.total)), 1)
         for name in OUTCOMES:
@@ -98,9 +69,10 @@ class _Summary:
                 count = f"{view.counts[name]:>{widest}}"
                 yield Text(f"  {count}  {words(name)}", STYLES[name])
         if left := view.total - view.done:
-            yield Text(f"  {left:>{widest}}  not finished; {self._way_on}")
-        if self._note:
-            yield Text(draw.clean(self._note), "yellow")
+            yield Text(f"  {left:>{widest}}  not finished; {self.way_on}")
+        models = view.counts["succeeded"] + view.counts["reused"]
+        if note := constants_note(view.constants, models, self.spec):
+            yield Text(draw.clean(note), "yellow")
         if failures := [(view.batch_id, window) for window in view.failures]:
             yield Text()
             yield Text("What failed", "bold")
@@ -118,18 +90,18 @@ class _Summary:
             yield from reason_lines(view.skips, draw)
 
     def _heading(self, draw: Glyphs) -> Iterator[Text]:
-        view = self._view
-        if self._held_reason is not None:
-            yield Text(f"Stopped: {draw.clean(self._held_reason)}", "bold red")
-        elif self._interrupted:
+        view = self.view
+        if self.held_reason is not None:
+            yield Text(f"Stopped: {draw.clean(self.held_reason)}", "bold red")
+        elif self.interrupted:
             yield Text("Interrupted", "bold yellow")
-        line = f"{counted(view.total)} in {duration(self._seconds)}"
-        if view.trained and self._seconds > 0:
-            line += f", {view.trained} of them run at {per_second(view.trained / self._seconds)}"
+        line = f"{counted(view.total, 'window')} in {duration(self.seconds)}"
+        if view.trained and self.seconds > 0:
+            line += f", {view.trained} of them run at {per_second(view.trained / self.seconds)}"
         yield Text(line, "bold")
 
     def _logs(self) -> Path:
-        return self._logs_dir / self._view.batch_id
+        return self.logs_dir / self.view.batch_id
 
 
 def failure_line(window: FinishedWindow, draw: Glyphs) -> Text:
@@ -158,7 +130,3 @@ def reason_lines(reasons: Reasons, draw: Glyphs) -> Iterator[Text]:
 def _bounded(message: str, draw: Glyphs) -> str:
     """A message as long as it deserves here; its log has the whole of it."""
     return draw.clean(message if len(message) <= MESSAGE_CHARS else message[:MESSAGE_CHARS] + draw.ellipsis)
-
-
-def counted(count: int) -> str:
-    return "1 window" if count == 1 else f"{count} windows"

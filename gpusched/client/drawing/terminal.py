@@ -23,9 +23,9 @@ from rich.live import Live
 from rich.text import Text
 
 from gpusched.client.drawing.plain import clean, opened
-from gpusched.client.drawing.plan import plan_line, plan_rows, plan_table
+from gpusched.client.drawing.plan import plan_line
 from gpusched.client.drawing.run import Frame
-from gpusched.client.drawing.summary import failure_line, notes_lines, summary
+from gpusched.client.drawing.summary import failure_line, notes_lines
 from gpusched.client.drawing.text import ASCII, FANCY, device_name, duration, key_metrics
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.window import FinishedWindow
@@ -33,21 +33,9 @@ from gpusched.core.events import BatchHeld, DeviceChanged, Update, WindowMoved
 from gpusched.core.model import WindowResult
 from gpusched.core.planning import Plan
 from gpusched.core.states import Finished, Held, Queued, Succeeded
-from gpusched.core.statuses import FAILURES
+from gpusched.core.statuses import FAILURES, words
 from gpusched.protocol import Snapshot
 from gpusched.streams import Outbox, lost
-
-__all__ = [
-    "RunScreen",
-    "duration",
-    "notes_lines",
-    "open_console",
-    "plan_line",
-    "plan_rows",
-    "plan_table",
-    "summary",
-    "takes_keys",
-]
 
 #: seconds between frames
 FRAME_S = 0.125
@@ -68,7 +56,13 @@ def open_console(stderr: bool = False) -> Console:
     in_a_pipe = not (stream is not None and stream.isatty())
     # A size of 0 is one that a container or a CI does not know; rich would print nothing.
     environment = {name: value for name, value in os.environ.items() if name not in _SIZES or value.strip("0")}
-    return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=in_a_pipe, _environ=environment)
+    return _Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=in_a_pipe, _environ=environment)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the caller know, as `print` does; rich would end the process with exit code 1."""
+        raise BrokenPipeError
 
 
 def takes_keys(console: Console) -> bool:
@@ -245,8 +239,8 @@ class RunScreen:
         ended = {name: count for name, count in view.counts.items() if count and name not in ("reused", "skipped")}
         if ended and view.done > self._logged:
             self._logged = view.done
-            words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in ended.items())
-            self._write(f"[{view.done}/{view.total}] so far: {words}")
+            told = ", ".join(f"{count} {words(name)}" for name, count in ended.items())
+            self._write(f"[{view.done}/{view.total}] so far: {told}")
 
     def _line(self, window: FinishedWindow) -> str:
         """A finished window for a log: `[12/36] succeeded LABEL 1.3s on slot 0 (cpu), auc 0.532, accuracy 0.541`."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from gpusched.client.drawing.text import Glyphs, glyphs
+from gpusched.client.drawing.text import glyphs
 from gpusched.core.model import Window
 from gpusched.core.planning import Plan, action
+from gpusched.core.wording import counted, first_few
 
 #: bars of a group of symbols; the others are counted
 SHOWN_BARS = 60
@@ -61,18 +62,14 @@ def boundary(settings: Mapping[str, Any]) -> Boundary:
     return first_day
 
 
-def timeline(plan: Plan, boundary: Boundary) -> RenderableType:
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     """The windows of each symbol by date; symbols whose windows are alike share their bars."""
-    return _Timeline(plan, boundary)
 
-
-class _Timeline:
-    def __init__(self, plan: Plan, boundary: Boundary) -> None:
-        self._plan = plan
-        self._boundary = boundary
+    plan: Plan
+    boundary: Boundary
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        windows = [planned.window for planned in self._plan.windows]
+        windows = [planned.window for planned in self.plan.windows]
         if not windows:
             return
         draw = glyphs(ascii_only=options.ascii_only)
@@ -81,7 +78,7 @@ class _Timeline:
         width = max(20, options.max_width - _DATES)
         legend = f"{marks.train} train  {marks.validate} validate  {marks.idle} neither: skipped or refused"
         for bars, symbols in self._groups().items():
-            heading = f"{_named(symbols, draw)}: {len(bars)} date {'range' if len(bars) == 1 else 'ranges'}"
+            heading = f"{first_few([*map(draw.clean, symbols)], 3)}: {counted(len(bars), 'date range')}"
             yield Text(draw.crop(heading, options.max_width).rstrip(), "bold", no_wrap=True)
             yield Text(" " * _DATES + f"{first}{str(last).rjust(width - len(str(first)))}", "dim", no_wrap=True)
             for bar in bars[:SHOWN_BARS]:
@@ -95,21 +92,16 @@ class _Timeline:
     def _groups(self) -> dict[tuple[_Bar, ...], list[str]]:
         """The bars of each symbol → the symbols that have them."""
         ranges: dict[str, dict[tuple[dt.date, dt.date], _Bar]] = {}
-        for planned in self._plan.windows:
+        for planned in self.plan.windows:
             window, runs = planned.window, action(planned) in ("train", "reuse")
             bars = ranges.setdefault(window.symbol, {})
             earlier = bars.get((window.start, window.end))
             if earlier is None or (runs and not earlier.runs):
-                bars[window.start, window.end] = _Bar(window.start, window.end, self._boundary(window), runs)
+                bars[window.start, window.end] = _Bar(window.start, window.end, self.boundary(window), runs)
         groups: dict[tuple[_Bar, ...], list[str]] = {}
         for symbol, bars in ranges.items():
             groups.setdefault(tuple(bars.values()), []).append(symbol)
         return groups
-
-
-def _named(symbols: Sequence[str], draw: Glyphs) -> str:
-    names = ", ".join(draw.clean(symbol) for symbol in symbols[:3])
-    return names + (f" and {len(symbols) - 3:,} more" if len(symbols) > 3 else "")
 
 
 def _drawn(bar: _Bar, first: dt.date, last: dt.date, width: int, marks: _Marks) -> str:

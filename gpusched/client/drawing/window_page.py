@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import wrap
 
-from gpusched.client.drawing.box import SIGN, Box
-from gpusched.client.drawing.line import Drawn, Line
+from gpusched.client.drawing.box import Box, detail_lines
+from gpusched.client.drawing.line import Drawn, Line, footer
 from gpusched.client.drawing.rooms import BORDER
 from gpusched.client.drawing.text import Glyphs
 from gpusched.client.views.log import LogRow, LogView
+from gpusched.core.wording import counted
 
 KEYS = "j/k scroll  tab {}  / find  n next  F follow  c cancel  h hold  r retry  esc back  ? help"
 _SHORT_KEYS = "j/k scroll  tab {}  / find  n next  F follow  c r  esc back  ? help"
-#: cells of the name of a detail, before its value
-_DETAIL = 9
 
 
 class WindowFrame(Drawn, frozen=True, kw_only=True):
@@ -42,7 +40,7 @@ class _Drawing:
         self._inner = width - BORDER
 
     def lines(self, height: int) -> list[Line]:
-        story = self._story()
+        story = detail_lines(self._frame.story, self._inner, self._draw)
         room = height - 1 - 2 * BORDER
         high = min(len(story), max(1, room // 2))
         above = max(0, min(self._frame.above, len(story) - high))
@@ -57,28 +55,19 @@ class _Drawing:
         drawn = [*box.drawn(self._draw), *self._log(height - 1 - high - BORDER)]
         return [*drawn[: max(0, height - 1)], self._footer()]
 
-    def _story(self) -> list[Line]:
-        lines = []
-        for detail in self._frame.story:
-            text = self._draw.clean(detail)
-            wrapped = wrap(text, max(1, self._inner - SIGN), subsequent_indent=" " * _DETAIL) or [""]
-            lines += [Line(" " * SIGN + part) for part in wrapped]
-        return lines
-
     def _log(self, height: int) -> list[Line]:
         log = self._frame.log
         room = height - BORDER
         first, rows = log.look(self._inner, room)
         if log.words:
-            count = log.found
-            below = f"{count} {'row has' if count == 1 else 'rows have'} {log.words!r}"
+            below = f"{counted(log.found, 'row has', 'rows have')} {log.words!r}"
         else:
             below = "follows" if log.following else f"row {first + 1} of {len(log)}"
-        lines = [self._row(row) for row in rows]
         box = Box(
             title="log",
             width=self._width,
-            lines=[*lines, *(Line() for _ in range(room - len(lines)))],
+            lines=[self._row(row) for row in rows],
+            room=room,
             below=self._draw.clean(below),
             focused=not self._frame.in_story,
         )
@@ -98,5 +87,4 @@ class _Drawing:
         frame = self._frame
         other = "log" if frame.in_story else "story"
         keys = (KEYS if self._width > len(KEYS) + 3 else _SHORT_KEYS).format(other)
-        text = self._draw.crop(self._draw.clean(frame.message or keys), self._width).rstrip()
-        return Line(text, "bold yellow" if frame.message else "dim")
+        return footer(frame.message, keys, self._width, self._draw)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 
-from gpusched.client.drawing.box import SIGN, Box, Cell, Column, heading, row
-from gpusched.client.drawing.line import Drawn, Line, told
+from gpusched.client.drawing.box import SIGN, Box, Cell, Column, around, heading, row, signed
+from gpusched.client.drawing.line import Drawn, Line, footer, told
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.rooms import BORDER
 from gpusched.client.drawing.text import Glyphs, device_name, duration, glyphs, number, per_second
@@ -17,6 +17,7 @@ from gpusched.client.views.failures import FailureGroup
 from gpusched.client.views.window import RunningWindow
 from gpusched.client.views.windows import TABS, SymbolLine, Tab, WindowList, seconds
 from gpusched.core.statuses import FAILURES, words
+from gpusched.core.wording import counted
 from gpusched.protocol import WindowLine
 
 KEYS = "tab view  ⏎ open  space mark  c cancel  r retry  / find  v status  m metric  s sort  esc back  ? help"
@@ -102,31 +103,25 @@ class _Drawing:
         elif not listed.size:
             rows.append(Line(f"  {_EMPTY[frame.tab]}", "dim"))
         elif room > 0:
-            first = max(0, min(chosen - room // 2, listed.size - room))
-            for place in range(first, min(listed.size, first + room)):
-                line = listed.line(place)
-                sign = self._draw.mark if listed.marked(place) else ">"
-                if place == chosen:
-                    line = line.fit(self._inner, self._draw).chosen(self._inner, sign)
-                elif listed.marked(place):
-                    line = line.signed(sign, "bold yellow")
+            first, shown = around(chosen, listed.size, room)
+            for place in range(first, first + shown):
+                line, marked = listed.line(place), listed.marked(place)
                 self.places[len(top) + 1 + len(rows)] = place
-                rows.append(line)
-        keys = self._keys() if not frame.message else frame.message
-        footer = Line(self._crop(keys).rstrip(), "bold yellow" if frame.message else "dim")
+                rows.append(signed(line, self._inner, self._draw, chosen=place == chosen, marked=marked))
         drawn = top
         if room > 0:
             box = Box(
                 title=frame.tab,
                 below=self._below(listed.size),
                 width=self._width,
-                lines=[*rows, *(Line() for _ in range(room - len(rows)))],
+                lines=rows,
+                room=room,
                 headings=heading(listed.columns),
                 focused=True,
             )
             drawn = [*top, *box.drawn(self._draw)]
         drawn = drawn[: max(0, height - 1 - len(explained))]
-        return [*drawn, *explained, footer]
+        return [*drawn, *explained, footer(frame.message, self._keys(), self._width, self._draw)]
 
     def _keys(self) -> str:
         plain = self._draw.ascii_only
@@ -139,9 +134,6 @@ class _Drawing:
     def _named(self, metric: str) -> str:
         """The name of a metric in its column."""
         return self._draw.crop_middle(self._draw.clean(metric), METRIC).rstrip()
-
-    def _crop(self, text: str) -> str:
-        return self._draw.crop(self._draw.clean(text), self._width)
 
     # -- above the list ------------------------------------------------------------------------------------------------
 
@@ -174,9 +166,9 @@ class _Drawing:
     def _below(self, count: int) -> str:
         windows = self._frame.windows
         if self._frame.tab == "failures":
-            return f"{count} {'reason' if count == 1 else 'reasons'}"
+            return counted(count, "reason")
         if self._frame.tab == "symbols":
-            return f"{count} {'symbol' if count == 1 else 'symbols'} by {windows.shown_metric or 'name'}"
+            return f"{counted(count, 'symbol')} by {windows.shown_metric or 'name'}"
         if self._frame.tab == "settings":
             return f"{count} settings"
         parts = [f"{count} of {len(windows)} windows", f"by {windows.order}"]

@@ -168,26 +168,20 @@ class WorkLines:
         ]
 
     def finished(self, name: str, window: FinishedWindow) -> Line:
-        draw = self._draw
-        metric_cell: Cell = ("", "")
-        if window.reason:
-            metric_cell = ("", "")
-        elif self._lens.metric:
-            value = self._lens.value(window)
-            metric_cell = ("" if value is None else number(value[1]), "")
-        elif metrics := key_metrics(window.metrics, 1):
-            metric_cell = (draw.clean(" ".join(metrics[0])), "")
+        draw, columns = self._draw, self.finished_columns
         cells: list[Cell] = [
             (draw.clean(window.label), ""),
             (words(window.outcome), STYLES[window.outcome]),
             (duration(window.seconds), ""),
-            metric_cell,
-            (self._batch_name(name, self.finished_columns), "dim"),
         ]
         if window.reason:
-            cells[3:] = [(draw.clean(window.reason), "")]
-            return row([*self.finished_columns[:3], Column("", 0)], cells, draw)
-        return row(self.finished_columns, cells, draw)
+            return row([*columns[:3], Column("", 0)], [*cells, (draw.clean(window.reason), "")], draw)
+        metric = ""
+        if self._lens.metric:
+            metric = "" if (value := self._lens.value(window)) is None else number(value[1])
+        elif metrics := key_metrics(window.metrics, 1):
+            metric = draw.clean(" ".join(metrics[0]))
+        return row(columns, [*cells, (metric, ""), (self._batch_name(name, columns), "dim")], draw)
 
     # -- fitting -------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from rich.cells import chop_cells
@@ -15,11 +14,11 @@ from gpusched.client.drawing.plain import clean
 from gpusched.client.drawing.window_page import WindowFrame
 from gpusched.client.importances import look_at_importances
 from gpusched.client.top.page import Page
-from gpusched.client.top.verbs import Target, drain, resume
+from gpusched.client.top.verbs import Target, drain_or_open
 from gpusched.client.views.log import KEPT_LINES, LogView
 from gpusched.core.events import WindowMoved
-from gpusched.core.states import Finished, Reused, Starting, Succeeded
-from gpusched.core.statuses import UNFINISHED
+from gpusched.core.states import Starting
+from gpusched.core.statuses import UNFINISHED, result_of
 from gpusched.errors import GpuschedError
 from gpusched.protocol import Delta, DeviceStatus, LogChunk, Snapshot, WindowDetail
 
@@ -177,10 +176,8 @@ class WindowPage(Page):
 
 def _importances(detail: WindowDetail) -> list[tuple[str, float]]:
     """Those of the window's model, which this user may not be able to read. In a thread: a file system may be slow."""
-    match detail.state:
-        case Finished(outcome=Succeeded(result=result) | Reused(result=result)):
-            return look_at_importances(Path(result.artifacts_path))
-    return []
+    result = result_of(detail.state)
+    return [] if result is None else look_at_importances(Path(result.artifacts_path))
 
 
 class DevicePage(Page):
@@ -233,7 +230,4 @@ class DevicePage(Page):
 
     def action_drain(self) -> None:
         device = self.top.overview.devices.get(self._device_id)
-        if device is not None and device.status.health == "open":
-            self.top.ask(f"Place nothing more on {self._device_id}?", partial(drain, self._device_id))
-        else:
-            self.top.do(partial(resume, self._device_id))
+        drain_or_open(self.top, self._device_id, is_open=device is not None and device.status.health == "open")

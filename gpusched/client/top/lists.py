@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import msgspec
 
 from gpusched.client.connection import connect
@@ -12,7 +10,7 @@ from gpusched.client.drawing.devices import Graphs
 from gpusched.client.drawing.windows import WindowsFrame
 from gpusched.client.top.details import DevicePage, WindowPage
 from gpusched.client.top.page import Page
-from gpusched.client.top.verbs import Target, drain, resume
+from gpusched.client.top.verbs import Target, drain_or_open
 from gpusched.client.views.batch import BatchView
 from gpusched.client.views.failures import FailureGroup
 from gpusched.client.views.overview import DeviceView
@@ -126,10 +124,8 @@ class Dashboard(Page):
         row = self._row()
         if row is None or not isinstance(row.item, DeviceView):
             self.top.say("d drains a device: choose one with tab and the arrows")
-        elif row.item.status.health == "open":
-            self.top.ask(f"Place nothing more on {row.key}?", partial(drain, row.key))
         else:
-            self.top.do(partial(resume, row.key))
+            drain_or_open(self.top, row.key, is_open=row.item.status.health == "open")
 
 
 def _statuses(row: Row) -> set[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from gpusched.client.connection import Connection
+from gpusched.client.top.desk import Desk
 from gpusched.core.statuses import PARTICIPLES, WindowVerb
-from gpusched.protocol.replies import Changed
+from gpusched.core.wording import counted
 
 #: (batch, window or None for all of it)
 Target = tuple[str, str | None]
@@ -14,7 +16,7 @@ Target = tuple[str, str | None]
 
 def change(verb: WindowVerb, targets: Sequence[Target], link: Connection) -> str:
     """Do `verb` to each target."""
-    changed = [_change(verb, target, link) for target in targets]
+    changed = [link.change(verb, *target) for target in targets]
     if len(targets) == 1 and verb == "cancel" and changed[0].batch.waits:
         return f"{targets[0][0]} will not be started"
     if len(targets) == 1 and changed[0].note:
@@ -33,22 +35,10 @@ def hold_or_release(targets: Sequence[Target], link: Connection) -> str:
     return change("release" if held else "hold", targets, link)
 
 
-def _change(verb: WindowVerb, target: Target, link: Connection) -> Changed:
-    match verb:
-        case "cancel":
-            return link.cancel(*target)
-        case "retry":
-            return link.retry(*target)
-        case "hold":
-            return link.hold(*target)
-        case "release":
-            return link.release(*target)
-
-
 def said(windows: int, done: str) -> str:
     if not windows:
         return f"Nothing here can be {done}"
-    return f"{windows} {'window' if windows == 1 else 'windows'} {done}"
+    return f"{counted(windows, 'window')} {done}"
 
 
 def named(targets: Sequence[Target]) -> str:
@@ -60,12 +50,20 @@ def named(targets: Sequence[Target]) -> str:
     return f"{batch_id}/{label}" if label else batch_id
 
 
-def drain(device_id: str, link: Connection) -> str:
+def drain_or_open(desk: Desk, device_id: str, *, is_open: bool) -> None:
+    """Drain a device that is open, if somebody says yes; open any other."""
+    if is_open:
+        desk.ask(f"Place nothing more on {device_id}?", partial(_drain, device_id))
+    else:
+        desk.do(partial(_resume, device_id))
+
+
+def _drain(device_id: str, link: Connection) -> str:
     link.drain(device_id)
     return f"{device_id} is draining: its windows go on, and no other starts there"
 
 
-def resume(device_id: str, link: Connection) -> str:
+def _resume(device_id: str, link: Connection) -> str:
     if any(status.health == "trying" for status in link.resume(device_id)):
         return f"{device_id} is being tried: it opens if it trains"
     return f"{device_id} is open"

@@ -86,15 +86,13 @@ def rows(overview: Overview, lens: Lens = ALL) -> dict[Panel, list[Row]]:
     # Without those that failed, which have a panel of their own.
     finished = [item for item in reversed(overview.recent) if item[1].outcome not in FAILURES]
     # The latest first, as the example of its group.
-    failures = (item for item in reversed(overview.failures) if _has(f"{item[0]}/{item[1].label}", wanted))
+    failures = (item for item in reversed(overview.failures) if has(f"{item[0]}/{item[1].label}", wanted))
     by_panel: dict[Panel, list[Row]] = {
         "devices": [Row(key=name, item=device) for name, device in overview.devices.items()],
-        "batches": [row for row in batches if _has(row.batch_id, wanted)],
-        "running": [row for row in running if _has(f"{row.batch_id}/{row.label}", wanted)],
+        "batches": [row for row in batches if has(row.batch_id, wanted)],
+        "running": [row for row in running if has(f"{row.batch_id}/{row.label}", wanted)],
         "failed": [_failed(group) for group in by_reason(failures)],
-        "finished": [
-            _finished(*item) for item in _ranked(finished, lens) if _has(f"{item[0]}/{item[1].label}", wanted)
-        ],
+        "finished": [_finished(*item) for item in _ranked(finished, lens) if has(f"{item[0]}/{item[1].label}", wanted)],
     }
     return by_panel
 
@@ -102,6 +100,12 @@ def rows(overview: Overview, lens: Lens = ALL) -> dict[Panel, list[Row]]:
 def after(choices: Sequence[Choice], present: Choice) -> Choice:
     """The next of several choices, the first one after the last or in place of one that is gone."""
     return choices[(choices.index(present) + 1) % len(choices)] if present in choices else choices[0]
+
+
+def has(text: str, words: list[str]) -> bool:
+    """Whether a text has each of these words, which are in lower case."""
+    lower = text.lower()
+    return all(word in lower for word in words)
 
 
 def metric_names(overview: Overview) -> list[str]:
@@ -121,11 +125,6 @@ def _urgency(batch: BatchView) -> int:
     if batch.waits:
         return 2
     return 0 if batch.running or batch.trained else 1
-
-
-def _has(name: str, wanted: list[str]) -> bool:
-    lower = name.lower()
-    return all(word in lower for word in wanted)
 
 
 def _running(batch_id: str, window: RunningWindow) -> Row:

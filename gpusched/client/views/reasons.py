@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from gpusched.core.model import PlannedWindow
-from gpusched.core.planning import with_remedy
+from gpusched.core.planning import reason_of_plan, with_remedy
 from gpusched.protocol import WindowLine
 
 #: the dates in a window's label, and the symbol before them
@@ -68,21 +68,11 @@ def general_reason_of(reason: str, label: str) -> str:
     return general_reason(reason.replace(label, "…"), symbol[1] if symbol else "")
 
 
-def skips_of(windows: Iterable[PlannedWindow]) -> Reasons:
-    """The reasons of those that are skipped."""
+def of_plan(windows: Iterable[PlannedWindow]) -> Reasons:
+    """The reasons of windows that a plan skips or refuses, with the remedies."""
     reasons = Reasons()
     for planned in windows:
-        if planned.skip_reason is not None:
-            reasons.add(with_remedy(planned.skip_reason, planned.remedy), planned.window.symbol)
-    return reasons
-
-
-def refusals_of(windows: Iterable[PlannedWindow]) -> Reasons:
-    """The reasons of those whose data are refused, so that they fail without a launch."""
-    reasons = Reasons()
-    for planned in windows:
-        if planned.refusal is not None:
-            reasons.add(with_remedy(planned.refusal, planned.remedy), planned.window.symbol)
+        reasons.add(with_remedy(reason_of_plan(planned), planned.remedy), planned.window.symbol)
     return reasons
 
 

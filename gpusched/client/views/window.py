@@ -73,6 +73,7 @@ def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedW
     old, new = update.old, update.new
     assert isinstance(new, Finished)
     outcome, failure = new.outcome, _failure(new.outcome)
+    slot = old.slot if isinstance(old, Active) else None
     return FinishedWindow(
         label=update.key.label,
         outcome=name_of(outcome),
@@ -80,9 +81,9 @@ def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedW
         kind=failure.kind if failure else "timed_out" if isinstance(outcome, TimedOut) else None,
         attempts=new.attempts,
         seconds=_seconds(update, outcome) if seconds is None else seconds,
-        slot=old.slot.number if isinstance(old, Active) else None,
-        device=old.slot.device_id if isinstance(old, Active) else None,
-        node=old.slot.node if isinstance(old, Active) else "",
+        slot=slot.number if slot else None,
+        device=slot.device_id if slot else None,
+        node=slot.node if slot else "",
         metrics=None if (result := result_of(new)) is None else result.metrics,
         source_line=failure.source_line if failure else "",
     )

@@ -10,7 +10,7 @@ import msgspec
 
 from gpusched.client.views.failures import FailureGroup, by_reason, failed_window
 from gpusched.client.views.numbers import chief_metrics
-from gpusched.client.views.panels import after
+from gpusched.client.views.panels import after, has
 from gpusched.core.events import WindowMoved
 from gpusched.core.merit import merit
 from gpusched.core.model import BatchSpec
@@ -128,7 +128,7 @@ class WindowList:
         self._arranged_at = None
 
     def next_order(self) -> None:
-        self.order = ORDERS[(ORDERS.index(self.order) + 1) % len(ORDERS)]
+        self.order = after(ORDERS, self.order)
         self._chosen, self._number = None, 0
         self._arranged_at = None
 
@@ -245,7 +245,8 @@ class WindowList:
         lines = [
             line
             for line in self._lines.values()
-            if (not words or _has(line, words)) and self.status in ("", line.status)
+            if self.status in ("", line.status)
+            and (not words or has(f"{line.key.label} {line.status} {line.reason or ''}", words))
         ]
         match self.order:
             case "status":
@@ -270,11 +271,6 @@ class WindowList:
 def _by_time(line: WindowLine) -> float:
     """Windows that run come first, and among them those that began first: they take longest."""
     return 0.0 if line.started_at is None else line.started_at - (line.ended_at or 1e12)
-
-
-def _has(line: WindowLine, words: list[str]) -> bool:
-    text = f"{line.key.label} {line.status} {line.reason or ''}".lower()
-    return all(word in text for word in words)
 
 
 def _moved(line: WindowLine, moved: WindowMoved) -> WindowLine:

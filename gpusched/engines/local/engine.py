@@ -64,7 +64,7 @@ class LocalEngine:
     Logs are kept below `<state_dir>/logs`, those of the launcher and of trials in `state_dir`. `discovery`: the GPUs
     that the operator's mask allows. `mark`: the store's, by which the next supervisor finds what this one leaves.
     `standing`: it works for a daemon, so GPUs may appear later, launchers without windows exit, and a user's own
-    workload is found on PYTHONPATH only, not in the current directory.
+    workload is found on PYTHONPATH only, not in the current directory. Entering it raises NoProc where that is so.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class LocalEngine:
         self._accounting = Tasks()
 
     async def __aenter__(self) -> Self:
+        proc.require()
         return self
 
     async def __aexit__(
