@@ -17,6 +17,16 @@ def wind_up() -> None:
     atexit._run_exitfuncs()
 
 
+def exit_code(stop: SystemExit) -> int:
+    """The exit code that the interpreter would use; a text is printed, as it does."""
+    if stop.code is None:
+        return 0
+    if isinstance(stop.code, int):
+        return stop.code & 0xFF if -(2**63) <= stop.code < 2**63 else 0xFF
+    print(stop.code, file=sys.stderr)  # noqa: T201
+    return 1
+
+
 def leave(code: int) -> NoReturn:
     """Exit as `sys.exit` does, and let the kernel free everything at once.
 

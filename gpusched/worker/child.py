@@ -13,6 +13,7 @@ from collections.abc import Set
 from typing import NoReturn
 
 from gpusched import shared
+from gpusched.leaving import exit_code
 from gpusched.worker import inputs, linux, settings, survey, trial, window
 from gpusched.worker.messages import Fork, InputsJob, Job, SettingsJob, Started, SurveyJob, TrialJob, WindowJob
 from gpusched.worker.stream import ORPHANED, Stream
@@ -31,7 +32,7 @@ def become_window(
     request: Fork, pipe: int, log: int, launcher: int, allowed_cpus: Set[int], memory_file: int | None
 ) -> NoReturn:
     """Run `request.job` in this freshly forked process. Never returns. `memory_file`: see `gpusched.shared`."""
-    exit_code = 1
+    code = 1
     try:
         _detach(pipe, log, launcher, memory_file)
         _apply_limits(request, allowed_cpus)
@@ -39,16 +40,16 @@ def become_window(
         gc.enable()
         stream = Stream(PIPE)
         stream.send(Started(pid=os.getpid()))
-        exit_code = _serve(request.job, stream)
+        code = _serve(request.job, stream)
     except SystemExit as stop:
-        exit_code = _code_of(stop)
+        code = exit_code(stop)
     except BaseException:  # nothing above could catch it: it goes to the log
         traceback.print_exc(file=sys.stderr)
     finally:
         try:
             _flush()
         finally:  # whatever the workload has made of its streams: a copy of the launcher would kill the other windows
-            os._exit(exit_code)
+            os._exit(code)
 
 
 def _serve(job: Job, stream: Stream) -> int:
@@ -110,16 +111,6 @@ def _apply_environment(request: Fork) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _code_of(stop: SystemExit) -> int:
-    """The exit code that the interpreter would use."""
-    if stop.code is None:
-        return 0
-    if isinstance(stop.code, int):
-        return stop.code & 0xFF
-    print(stop.code, file=sys.stderr)  # noqa: T201
-    return 1
 
 
 def _flush() -> None:
