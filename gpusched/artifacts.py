@@ -316,7 +316,7 @@ def remove_result(
 
 
 def _paths(
-    directory: int, label: str, owner: int | None, fingerprints: Collection[str | None] | None = None
+    directory: int, label: str, owner: int | None, fingerprints: Collection[str | None] | None
 ) -> Set[str] | None:
     """The files of a result, by their paths within it; None if it is no result, or holds anything else."""
     if owner is not None and os.fstat(directory).st_uid != owner:

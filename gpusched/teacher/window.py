@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,8 @@ from gpusched.workload import Report, Result, Task
 class _Phases:
     """Reports phases and measures their times; a round reported within a phase does not end it."""
 
-    def __init__(self, report: Report, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, report: Report) -> None:
         self._report = report
-        self._clock = clock
         self._current: str | None = None
         self._began = 0.0
         self.seconds: dict[str, float] = {}
@@ -38,12 +36,12 @@ class _Phases:
     def __call__(self, phase: str, round: int = 0, rounds: int = 0) -> None:
         if phase != self._current:
             self.end()
-            self._current, self._began = phase, self._clock()
+            self._current, self._began = phase, time.perf_counter()
         self._report(phase, round, rounds)
 
     def end(self) -> None:
         if self._current is not None:
-            self.seconds[self._current] = round(self._clock() - self._began, 6)
+            self.seconds[self._current] = round(time.perf_counter() - self._began, 6)
             self._current = None
 
 
