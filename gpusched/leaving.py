@@ -11,7 +11,7 @@ from typing import NoReturn
 
 def wind_up() -> None:
     """Wait for threads and call the functions of `atexit`, as the interpreter does at the end of a program."""
-    # Not imported here: a launcher does without it, since its hooks would run in each fork.
+    # Only if it is imported already: a launcher does without it, since its hooks would run in each fork.
     if (threading := sys.modules.get("threading")) is not None:
         threading._shutdown()
     atexit._run_exitfuncs()

@@ -33,12 +33,12 @@ _NO_SCRIPT = re.compile(
     r"\S*(python|pypy)[\d.]*t?: can't open file |Can't open perl script |\S*sh: 0: |\S+: (line )?\d+: syntax error",
     re.IGNORECASE,
 )
-#: the line in which make, Go, OCaml or Perl's `die` says that the program has failed, which ends with that code, too;
-#: of make, unless the program that it called has ended with it
+#: the line with which make, Go, OCaml or Perl's `die` report a failure, which end with that code, too; make's does not
+#: count if it says that the program which make called has ended with 2
 _CRASHED = re.compile(
     r"g?make(\[\d+\])?: \*\*\* (?!.*Error 2$)|panic: |fatal error: .*|Fatal error: exception |(?=.* at \S+ line \d+\.$)"
 )
-#: lines at an output's end among which these are looked for: a usage message may list many options
+#: the last lines of an output, among which these are looked for: a usage message may list many options
 _LAST_LINES = 30
 _OUTPUT_BYTES = 32 * 1024
 _MOST_CHARS = 400

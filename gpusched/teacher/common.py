@@ -13,7 +13,7 @@ from gpusched.teacher.features import FEATURES
 
 
 class Common:
-    """The features and the labels file that another window has made of the same examples, or None."""
+    """The features and the labels file, if another window has made them of the same examples; None otherwise."""
 
     features: Floats | None = None
     labels_file: bytes | None = None
@@ -36,7 +36,7 @@ class Common:
 
 
 def digest(symbol: str, examples: Examples) -> bytes:
-    """A digest of all that they are made of: features and returns come from the bars."""
+    """A digest of what the features and the labels file are made of; features and returns follow from the bars."""
     made_of = hashlib.sha256(f"{len(examples.bars)} {len(examples.labels)} {symbol}".encode())
     for column in (*examples.bars.columns(), examples.labels):
         made_of.update(np.ascontiguousarray(column).data)

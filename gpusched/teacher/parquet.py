@@ -30,7 +30,7 @@ from gpusched.teacher.tables import column_of
 from gpusched.teacher.timestamps import Instants, instants
 from gpusched.workload import BadData
 
-#: rows of a file, of which a text file has no more: see `contents.MOST_BYTES`
+#: most rows of a file; a text file of `contents.MOST_BYTES` has no more
 MOST_ROWS = 40_000_000
 #: attribute of a frame: the only symbol in its headings
 _HEADING = "heading"

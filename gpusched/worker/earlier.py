@@ -25,9 +25,9 @@ from gpusched.worker.identity import digest
 from gpusched.worker.messages import SurveyJob
 from gpusched.workload import device_fingerprint
 
-#: bytes of an index of which the records of trainings are read
+#: bytes of an index; a larger one is not read
 _MOST_BYTES = 256 * 1024 * 1024
-#: bounds of an instant and of a duration that are believed: later ones are no dates, and files may say anything
+#: greatest instant and duration that are believed, since a file may say anything; a later instant would be no date
 _MOST_AT = 32e9
 _MOST_S = 1e9
 
@@ -49,7 +49,7 @@ class Earlier:
 
     def __init__(self, job: SurveyJob) -> None:
         self.output_dir = Path(job.output_dir)
-        # In its own directory a result counts only if it is whole, which of others is found out by the copy.
+        # A result in the output directory is verified here; one in another directory is verified while it is copied.
         self._others = tuple(path for path in map(Path, job.reuse_from) if path != self.output_dir)
         self._device_types = job.device_types
         self._workload = job.workload
@@ -57,7 +57,7 @@ class Earlier:
         #: results by fingerprint, from the index
         self._known = known.paths(Path(job.cache_dir), job.owner)
         self._trainings: dict[Path, dict[str, Training]] = {}
-        #: the entries of the output directory: to look for each of 100,000 new windows there takes seconds
+        #: the entries of the output directory, listed once: one look for each of 100,000 windows would take seconds
         self._taken = _names(self.output_dir)
 
     def result(self, label: str, fingerprint: str | None) -> WindowResult | None:

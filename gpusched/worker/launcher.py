@@ -74,7 +74,7 @@ _DESCRIPTORS = array.array("i")
 
 
 class Leaving(msgspec.Struct):
-    """A window whose leader is reaped; `gone` is sent once its group and the strays are gone, too."""
+    """A window whose leader is reaped; `gone` is sent once its group and these strays are gone, too."""
 
     gone: Gone
     strays: set[int]

@@ -43,7 +43,7 @@ class WindowJob(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     guarded: bool = False
     #: modules that the launcher has imported for it, beside those of the workload
     imports: tuple[str, ...] = ()
-    #: a name that it has in common with the windows that it shares content with, see `gpusched.shared`; empty: none
+    #: the windows of this name share content (`gpusched.shared`); empty: it shares none
     shares: str = ""
 
 
@@ -285,7 +285,7 @@ class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):
 
 
 class SettingsChecked(msgspec.Struct, frozen=True, kw_only=True, tag="settings_checked"):
-    """The reasons why settings are refused, by their place in the job; after the first 20 no others are checked."""
+    """The reasons why settings are refused, by their index in the job; after the first 20 no more are checked."""
 
     refusals: dict[int, str]
 
@@ -305,7 +305,7 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     kind: ErrorKind
     message: str
     traceback: str
-    #: as in `gpusched.core.states.Failure`, and so the next
+    #: these three as in `gpusched.core.states.Failure`
     cause: str = ""
     place: str = ""
     source_line: str = ""

@@ -35,7 +35,7 @@ def made_settings(workload: str, raw: Any) -> Any:
 
 
 def plain_settings(settings: Any) -> Any:
-    """Settings as JSON has them, for metadata and fingerprints: the attributes of an object of a class."""
+    """Settings as JSON has them, for metadata and fingerprints; of an object its attributes."""
     # msgspec leaves out those fields of a dataclass that it has not been given.
     fields = getattr(settings, "__dataclass_fields__", None)
     return msgspec.to_builtins(

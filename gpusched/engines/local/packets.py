@@ -1,4 +1,4 @@
-"""Packets between the supervisor and a launcher process: of large requests in a memory file, of replies in pieces."""
+"""Packets between the supervisor and a launcher process; large requests go in memory files, large replies in pieces."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _BRACE, _CONTINUED = b"{"[0], CONTINUED[0]
 
 
 def packed(request: LauncherRequest, descriptors: tuple[int, ...]) -> tuple[bytes, tuple[int, ...]]:
-    """A request's packet and its descriptors, the last of which has a request that is large.
+    """A request's packet and its descriptors; a large request is in a memory file, the last of these.
 
-    Raises OSError, with the descriptors closed, if there is none for a large request.
+    Raises OSError, with the descriptors closed, if there can be no memory file.
     """
     packet = _encoder.encode(request)
     if len(packet) <= MAX_PACKET_BYTES:

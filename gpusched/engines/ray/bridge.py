@@ -31,9 +31,9 @@ from gpusched.users import home
 
 #: seconds between looks at the nodes of the cluster
 LOOK_S = 2.0
-#: seconds after which a node counts as held; and between the tries at one that never is, at most
+#: seconds after which a node counts as held; and the longest wait between tries at one that is never held so long
 STEADY_S, RARELY_S = 30.0, 60.0
-#: seconds after which a node that cannot be reserved is told of
+#: seconds after which the supervisor is told that a node cannot be reserved
 WAITS_S = 20.0
 
 

@@ -1,6 +1,7 @@
-"""Commits of results that have come from nodes: those that come together are made together, in few turns of threads.
+"""Commits of results that have come from nodes: those that come together are made together, in few threads.
 
-What a batch of messages brings ends in one turn of the supervisor, so it costs one transaction, too.
+So the results of one batch of messages are ready in one turn of the supervisor's loop, which records them in one
+transaction.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import anyio.to_thread
 from gpusched.core.model import WindowResult
 from gpusched.engines.tasks import Tasks
 
-#: threads in which results are hashed and made durable; and results for which it is worth another thread
+#: threads that hash results and make them durable; and the number of results that makes another thread worth while
 AT_ONCE, WORTH = 4, 4
 
 Commit = Callable[[], WindowResult]
