@@ -30,9 +30,7 @@ import msgspec
 
 from gpusched import directories, files
 from gpusched.core.model import Standing
-from gpusched.metadata import METADATA as METADATA
-from gpusched.metadata import SCHEMA, File, Metadata, metadata_in, write_metadata
-from gpusched.metadata import read_metadata as read_metadata
+from gpusched.metadata import METADATA, SCHEMA, File, Metadata, metadata_in, write_metadata
 
 PARTIAL = ".partial"
 #: suffix of the name of an entry that was moved aside

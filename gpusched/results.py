@@ -23,7 +23,7 @@ from gpusched.config.workloads import BUILT_IN_KEYS
 from gpusched.core.planning import INDEX
 from gpusched.core.wording import counted
 from gpusched.errors import InputError
-from gpusched.metadata import Metadata, metadata_in
+from gpusched.metadata import Metadata, metadata_in, read_metadata
 from gpusched.teacher.schema import READING
 
 if TYPE_CHECKING:
@@ -291,10 +291,10 @@ def _details(row: Mapping[str, Any], batch: Path) -> dict[str, Any]:
     if row.get("status") != "success":
         return {}
     moved = batch / str(row.get("window_label"))
-    metadata = artifacts.read_metadata(moved)
+    metadata = read_metadata(moved)
     if metadata is None:
         moved = Path(row.get("artifacts_path") or moved)
-        metadata = artifacts.read_metadata(moved)
+        metadata = read_metadata(moved)
     if metadata is None:
         return {}
     # Entries of a workload's own may have these names, and hold anything.

@@ -20,7 +20,7 @@ from gpusched import artifacts, directories, files, known
 from gpusched.core.entry_point import entry_point
 from gpusched.core.model import Standing, Training, WindowResult
 from gpusched.core.planning import INDEX
-from gpusched.metadata import Metadata
+from gpusched.metadata import Metadata, read_metadata
 from gpusched.worker.identity import digest
 from gpusched.worker.messages import SurveyJob
 from gpusched.workload import device_fingerprint
@@ -70,7 +70,7 @@ class Earlier:
             if (metadata := artifacts.verify(path, wanted)) is not None:
                 return self._reused(metadata, path)
         for directory in self._others:
-            metadata = artifacts.read_metadata(path := directory / label)
+            metadata = read_metadata(path := directory / label)
             if metadata is not None and metadata.is_of(label, wanted):
                 return self._reused(metadata, path)
         if self._reuses_known and (place := self._known_place(label, wanted)):
@@ -96,7 +96,7 @@ class Earlier:
             with contextlib.suppress(OSError):
                 status = path.lstat()
                 if path.name == label and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
-                    metadata = artifacts.read_metadata(path)
+                    metadata = read_metadata(path)
                     if metadata is not None and metadata.is_of(label, wanted):
                         return metadata, path
         return None
@@ -111,7 +111,7 @@ class Earlier:
 
     def is_of_others(self, label: str, settings: Any) -> bool:
         """Whether the result in a window's place has another workload than the job, or other settings than these."""
-        metadata = artifacts.read_metadata(self.output_dir / label)
+        metadata = read_metadata(self.output_dir / label)
         if metadata is None or metadata.workload_settings is None:  # before 0.2 they were not recorded
             return False
         return _name(metadata.workload) != _name(self._workload) or digest(metadata.workload_settings) != digest(
