@@ -80,22 +80,22 @@ def write_artifacts(
     directory: Path,
     symbol: str,
     examples: Examples,
-    matrix: Floats,
     trained: Trained,
     probabilities: Floats,
     common: Common,
 ) -> None:
-    """Write all files. `matrix` is (n, 15), `probabilities` (n,): the model's for each of the n bars."""
+    """Write all files. `probabilities` is (n,): the model's for each of the n bars."""
     files.create(directory / MODEL, trained.text.encode())
     files.create(directory / PICKLE, pickled(trained.text))
     whole = common.labels_file
     labels, predictions = _Gzip(), _Gzip()
-    for label_rows, prediction_rows in tables(symbol, examples, matrix, probabilities, with_labels=whole is None):
+    rows = tables(symbol, examples, common.features, probabilities, with_labels=whole is None)
+    for label_rows, prediction_rows in rows:
         labels.add(label_rows)
         predictions.add(prediction_rows)
     if whole is None:
         whole = labels.whole()
-        common.give(matrix, whole)
+        common.give(whole)
     files.create(directory / LABELS, whole)
     files.create(directory / PREDICTIONS, predictions.whole())
     files.create(directory / IMPORTANCE, importance_csv(trained.booster).encode())

@@ -15,7 +15,7 @@ import gpusched
 from gpusched.teacher.artifacts import write_artifacts
 from gpusched.teacher.common import Common
 from gpusched.teacher.examples import window_examples
-from gpusched.teacher.features import FEATURES, features
+from gpusched.teacher.features import FEATURES
 from gpusched.teacher.fingerprint import fingerprint, lightgbm_version
 from gpusched.teacher.history import load_history
 from gpusched.teacher.metrics import metrics
@@ -59,19 +59,18 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
 
     phase("features")
     common = Common(task.symbol, examples)
-    matrix = features(bars) if common.features is None else common.features
 
-    trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase)
+    trained = train(examples, common.features, settings.lightgbm, task.device_type, task.threads, phase)
 
     phase("metrics")
-    probabilities = trained.booster.predict(matrix)
+    probabilities = trained.booster.predict(common.features)
     scores = {
         name: metrics(examples.labels[rows], probabilities[rows])
         for name, rows in (("train", examples.split.train), ("validation", examples.split.validation))
     }
 
     phase("artifacts")
-    write_artifacts(directory, task.symbol, examples, matrix, trained, probabilities, common)
+    write_artifacts(directory, task.symbol, examples, trained, probabilities, common)
     phase.end()
     return Result(
         metrics=scores,
