@@ -84,9 +84,9 @@ def take_over(
     """Copy the result at `source` to `<output_dir>/<its label>`, and return that path.
 
     None if there is no intact result with that fingerprint, if it contains a link, or if it has to be this user's `own`
-    and a part of it is not. Its bytes are copied, or shared
-    by a file system that copies them when one is written to, but no file is linked: two results of one inode would both
-    change with the first program that writes to one of them. Raises OSError, `directories.NotOurs`.
+    and a part of it is not. Its bytes are copied, or shared by a file system that copies them when one is written to,
+    but no file is linked: two results of one inode would both change with the first program that writes to one of
+    them. Raises OSError, `directories.NotOurs`.
     """
     with (
         directories.opened_output(source.parent, guarded=guarded, make=False) as parent,

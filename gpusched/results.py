@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from gpusched import artifacts, directories
+from gpusched.core.planning import INDEX
 from gpusched.core.wording import counted
 from gpusched.errors import InputError
 from gpusched.metadata import Metadata, metadata_in
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import lightgbm
     import pandas as pd
 
-INDEX = "teacher_runs.json"
 Source = str | os.PathLike[str]
 #: text that can be part of a path
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*$")]

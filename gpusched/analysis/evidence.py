@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
-import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,20 +11,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from gpusched import directories, files
+from gpusched.client.importances import look_at_importances
 from gpusched.core.model import WindowResult
 from gpusched.metadata import read_metadata
 from gpusched.protocol import WindowLine
 
 PREDICTIONS = "predictions.csv.gz"
-IMPORTANCE = "feature_importance.csv"
 _HEADING = b"ts,split,label,probability"
 #: bytes of predictions that are read: five seconds. Of more, every second window is read, or every third, and so on
 MOST_BYTES = 16 * 1024 * 1024
 #: bytes of one file, unpacked: millions of rows. A file that somebody made can unpack to all of the memory
 MOST_UNPACKED_BYTES = 256 << 20
-#: bytes of a list of features: a longer one is none, or is cut
-_MOST_FEATURE_BYTES = 1 << 20
 
 Floats = npt.NDArray[np.float64]
 
@@ -100,15 +94,8 @@ def _validation(path: Path) -> list[tuple[float, bool]] | None:
 def _importances(places: Sequence[Path]) -> dict[str, list[float]]:
     shares: dict[str, list[float]] = {}
     for place in places:
-        try:
-            with directories.opened(place) as directory, files.regular(IMPORTANCE, directory, follow=True) as file:
-                text = io.StringIO(file.read(_MOST_FEATURE_BYTES).decode(), newline="")
-            gains = {row["feature"]: float(row["gain"]) for row in csv.DictReader(text)}
-        except (OSError, KeyError, ValueError, TypeError, csv.Error):
-            continue
-        whole = sum(gains.values())
-        for name, gain in gains.items() if 0 < whole < math.inf else ():
-            shares.setdefault(name, []).append(gain / whole)
+        for name, share in look_at_importances(place).items():
+            shares.setdefault(name, []).append(share)
     return shares
 
 

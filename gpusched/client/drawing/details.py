@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -66,8 +66,9 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
         yield f"{when(step.at):>10}  {step.old} → {step.new}  {clean(step.reason)}"
 
 
-def importance_details(shares: Sequence[tuple[str, float]], draw: Glyphs) -> Iterator[str]:
+def importance_details(importances: Mapping[str, float], draw: Glyphs) -> Iterator[str]:
     """The features that a model gained most by, with their shares of the gain as bars: as long as the largest."""
+    shares = [(name, share) for name, share in importances.items() if share]
     shown = shares[:SHOWN_FEATURES]
     cells = max((cell_len(draw.clean(name)) for name, _ in shown), default=0)
     for number, (name, share) in enumerate(shown):

@@ -18,11 +18,10 @@ from gpusched.core.events import (
     BatchHeld,
     BatchReleased,
     BatchReopened,
-    DeviceChanged,
-    DeviceTuned,
     ProgressReported,
     Update,
     WindowMoved,
+    batch_of,
 )
 from gpusched.core.model import Slot
 from gpusched.core.planning import with_remedy
@@ -41,6 +40,7 @@ class BatchView:
     """One batch. Updates of other batches are passed over."""
 
     def __init__(self, *, slots: int | None = None) -> None:
+        #: empty: that of the first update
         self.batch_id = ""
         self.output_dir = ""
         #: uid of its owner; None: root or the daemon's own user
@@ -79,32 +79,28 @@ class BatchView:
 
     def apply(self, update: Update, monotonic: float) -> None:
         """Take in an update that arrived at the instant `monotonic`."""
+        batch_id = batch_of(update)
+        if not self.batch_id and batch_id is not None:
+            self.batch_id = batch_id
+        if batch_id != self.batch_id:
+            return
         match update:
-            case ProgressReported(key=key):
-                if self._concerns(key.batch_id):
-                    self._progressed(update)
-            case WindowMoved(key=key):
-                if self._concerns(key.batch_id):
-                    self._moved(update, monotonic)
-            case BatchAccepted(batch=batch):
-                if self._concerns(batch.id):
-                    self._accepted(update)
-            case BatchHeld(batch_id=batch_id, reason=reason):
-                if self._concerns(batch_id):
-                    self.held_reason = reason
-            case BatchReleased(batch_id=batch_id):
-                if self._concerns(batch_id):
-                    self.held_reason = None
-                    self._pace.pause()
-            case BatchReopened(batch_id=batch_id):
-                if self._concerns(batch_id):
-                    self.finished = False
-                    self._pace.pause()
-            case BatchFinished(batch_id=batch_id):
-                if self._concerns(batch_id):
-                    self.finished = True
-            case DeviceChanged() | DeviceTuned():
-                pass
+            case ProgressReported():
+                self._progressed(update)
+            case WindowMoved():
+                self._moved(update, monotonic)
+            case BatchAccepted():
+                self._accepted(update)
+            case BatchHeld(reason=reason):
+                self.held_reason = reason
+            case BatchReleased():
+                self.held_reason = None
+                self._pace.pause()
+            case BatchReopened():
+                self.finished = False
+                self._pace.pause()
+            case BatchFinished():
+                self.finished = True
 
     def load(self, snapshot: Snapshot, batch_id: str, monotonic: float) -> None:
         """Start anew from a snapshot, at the instant `monotonic`. Windows that ended long before are only counted."""
@@ -230,11 +226,6 @@ class BatchView:
         return None if eta is None or error is None else eta * error
 
     # -- updates -----------------------------------------------------------------------------------------------------
-
-    def _concerns(self, batch_id: str) -> bool:
-        if not self.batch_id:
-            self.batch_id = batch_id
-        return batch_id == self.batch_id
 
     def _accepted(self, update: BatchAccepted) -> None:
         """The same id again means that a finished batch was replaced, so nothing of it counts any more."""
