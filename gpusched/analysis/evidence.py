@@ -23,6 +23,9 @@ MOST_BYTES = 16 * 1024 * 1024
 #: bytes of one file, unpacked: millions of rows. A file that somebody made can unpack to all of the memory
 MOST_UNPACKED_BYTES = 256 << 20
 
+#: ranges of probability of the calibration; points of the ROC curve
+BINS, POINTS = 10, 200
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -111,14 +114,14 @@ class Bin(msgspec.Struct, frozen=True):
     rows: int
 
 
-def calibration(evidence: Evidence, bins: int = 10) -> list[Bin]:
+def calibration(evidence: Evidence) -> list[Bin]:
     """Predictions in ranges of equal width, from 0 to 1, and how often the label was 1; empty ranges are left out.
 
     The reliability diagram of M. H. DeGroot and S. E. Fienberg, The Statistician 32 (1983).
     """
-    number = np.minimum((evidence.probabilities * bins).astype(int), bins - 1)
+    number = np.minimum((evidence.probabilities * BINS).astype(int), BINS - 1)
     ranges = []
-    for index in range(bins):
+    for index in range(BINS):
         chosen = number == index
         if rows := int(chosen.sum()):
             predicted, observed = evidence.probabilities[chosen].mean(), evidence.labels[chosen].mean()
@@ -126,8 +129,8 @@ def calibration(evidence: Evidence, bins: int = 10) -> list[Bin]:
     return ranges
 
 
-def roc(evidence: Evidence, points: int = 200) -> list[tuple[float, float]]:
-    """The share of false alarms and of hits for each threshold, from (0, 0) to (1, 1), at most `points` of them.
+def roc(evidence: Evidence) -> list[tuple[float, float]]:
+    """The share of false alarms and of hits for each threshold, from (0, 0) to (1, 1), at most `POINTS` of them.
 
     Empty without both labels. T. Fawcett, Pattern Recognition Letters 27 (2006), algorithm 1.
     """
@@ -140,5 +143,5 @@ def roc(evidence: Evidence, points: int = 200) -> list[tuple[float, float]]:
     last = np.append(scores[1:] != scores[:-1], True)  # of rows that tie, only all together
     hits = np.append(0, np.cumsum(labels)[last]) / positives
     alarms = np.append(0, np.cumsum(~labels)[last]) / negatives
-    kept = np.unique(np.linspace(0, len(hits) - 1, points).round().astype(int))
+    kept = np.unique(np.linspace(0, len(hits) - 1, POINTS).round().astype(int))
     return list(zip(alarms[kept].tolist(), hits[kept].tolist(), strict=True))

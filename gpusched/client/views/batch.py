@@ -39,7 +39,7 @@ KEPT_RECENT = 32
 class BatchView:
     """One batch. Updates of other batches are passed over."""
 
-    def __init__(self, *, slots: int | None = None) -> None:
+    def __init__(self) -> None:
         #: empty: that of the first update
         self.batch_id = ""
         self.output_dir = ""
@@ -73,7 +73,6 @@ class BatchView:
         #: windows that have failed for their data, launched or not
         self.refused = 0
         self._failures: dict[str, FinishedWindow] = {}
-        self._slots = slots or 0
         self._slot_of: dict[str, int] = {}
         self._pace = Pace()
 
@@ -185,8 +184,8 @@ class BatchView:
 
     @property
     def slots(self) -> int:
-        """Slots that are known of."""
-        return max(self._slots, max(self.devices, default=-1) + 1)
+        """The number of slots that are known of."""
+        return max(self.devices, default=-1) + 1
 
     @property
     def expected_s(self) -> float | None:
