@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
 from gpusched import files
-from gpusched.errors import StoreLocked, StoreReplaced, StoreUnlockable
+from gpusched.errors import StoreCorrupt, StoreLocked, StoreReplaced, StoreUnlockable
 from gpusched.store.opening import connect, connect_to_read, make_private
 from gpusched.store.sqlite_errors import translated
 
@@ -107,6 +109,14 @@ class Database:
         """The rows of a query."""
         with translated(self.path):
             return self._connection.execute(sql, arguments).fetchall()
+
+    @contextlib.contextmanager
+    def decoding(self, name: str) -> Iterator[None]:
+        """Turn errors of decoding into `StoreCorrupt`; `name` says of which row."""
+        try:
+            yield
+        except msgspec.MsgspecError as error:
+            raise StoreCorrupt(path=self.path, cause=f"{name}: {error}") from error
 
     @contextlib.contextmanager
     def transaction(self, *, sync: bool = True) -> Iterator[None]:

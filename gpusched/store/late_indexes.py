@@ -9,14 +9,16 @@ from gpusched.store.rows import decode_batch
 
 
 class LateIndexes:
-    """A batch is among them from its end, in the same transaction, until its index has been written."""
+    """A batch becomes one of them in the transaction that records its end, until its index has been written."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def batches(self) -> list[Batch]:
         """In the order of acceptance, without those whose directory a later batch has taken."""
-        return [decode_batch(batch) for (batch,) in self._database.query(statements.LATE_INDEXES)]
+        rows = self._database.query(statements.LATE_INDEXES)
+        with self._database.decoding("batches"):
+            return [decode_batch(batch) for (batch,) in rows]
 
     def written(self, batch_id: str) -> None:
         """Note that the index is whole. If that is lost, it is written once more."""

@@ -1,4 +1,4 @@
-"""What windows take, as learned from finished ones: estimates and timings, kept beyond the batches that they come from.
+"""What windows cost, as learned from finished ones: estimates and timings, kept longer than their batches.
 
 They can be read without opening the store, beside the process that writes to it: a plan needs them, and nothing else.
 """
@@ -41,7 +41,8 @@ def peek_timings(path: Path, workload: str, settings: str) -> list[Timing]:
 
 
 def _estimates(rows: Iterable[tuple[Any, ...]]) -> list[Estimate]:
-    return [Estimate(**dict(zip(Estimate.__struct_fields__, row, strict=False))) for row in rows]
+    named = (dict(zip(Estimate.__struct_fields__, row, strict=False)) for row in rows)
+    return [msgspec.convert(fields, Estimate) for fields in named]
 
 
 def _timings(rows: Iterable[tuple[Any, ...]]) -> list[Timing]:

@@ -37,7 +37,9 @@ class Staged:
     def rows(self) -> list[StagedRow]:
         """All stages, in the order of submission."""
         rows = self._database.query(_ALL)
-        return [StagedRow(**dict(zip(StagedRow.__struct_fields__, row, strict=True))) for row in rows]
+        named = (dict(zip(StagedRow.__struct_fields__, row, strict=True)) for row in rows)
+        with self._database.decoding("stages"):
+            return [msgspec.convert(fields, StagedRow) for fields in named]
 
     def row(self, batch_id: str) -> StagedRow | None:
         return next((row for row in self.rows() if row.batch_id == batch_id), None)

@@ -82,6 +82,7 @@ BATCHES = (
     "SELECT id, output_dir, submitted_at, held_reason, finished_at, constants, owner FROM batches"
     " WHERE forgetting IS NULL"
 )
+COUNTS = "SELECT batch_id, status, windows FROM counts WHERE windows > 0"
 REMOVE_FORGOTTEN = (
     "DELETE FROM windows WHERE id IN ("
     "SELECT w.id FROM windows w JOIN batches b ON b.id = w.batch_id"

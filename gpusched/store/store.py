@@ -24,7 +24,6 @@ from gpusched.core.fastest import Timing
 from gpusched.core.model import Batch, DataNotes, HoldReason, PlannedWindow, WindowKey
 from gpusched.core.samples import Sample
 from gpusched.core.states import State
-from gpusched.errors import StoreCorrupt
 from gpusched.protocol import AttemptLine, BatchStatus, StoryLine, WindowDetail, WindowLine
 from gpusched.store import learned, statements
 from gpusched.store.database import Database
@@ -32,7 +31,7 @@ from gpusched.store.late_indexes import LateIndexes
 from gpusched.store.rows import (
     DeviceRow,
     attempt_row,
-    batch_row,
+    batch_rows,
     decode_batch,
     decode_notes,
     decode_plan,
@@ -70,6 +69,7 @@ class Store:
         #: the open file; the rows in it are written and read here
         self.database = database
         self._query = database.query
+        self._decoding = database.decoding
         self._turns = TurnWriter(database)
         self.staged = Staged(database)
         self.late_indexes = LateIndexes(database)
@@ -174,12 +174,15 @@ class Store:
         """A batch, finished or not, with all of its windows as last recorded, or without them."""
         for batch, held_kind, held_reason, finished in self._query(statements.RECOVERED, (batch_id,)):
             pending = self._query(statements.CHANGES, (batch_id,))
-            changes = [Change(**dict(zip(Change.__struct_fields__, row, strict=True))) for row in pending]
             with self._decoding(batch_id):
+                changes = [
+                    msgspec.convert(dict(zip(Change.__struct_fields__, row, strict=True)), Change) for row in pending
+                ]
+                held = {"kind": held_kind, "text": held_reason}
                 return BatchRecovered(
                     batch=decode_batch(batch),
                     windows=tuple(self.states(batch_id)) if windows else (),
-                    held=None if held_reason is None else HoldReason(kind=held_kind, text=held_reason),
+                    held=None if held_reason is None else msgspec.convert(held, HoldReason),
                     finished=bool(finished),
                     changes=tuple(changes),
                     losses=dict(self._query(statements.LOSSES, (batch_id,))),
@@ -197,16 +200,14 @@ class Store:
 
     def batches(self) -> list[BatchStatus]:
         """All batches, in the order of acceptance."""
-        counts: dict[str, dict[str, int]] = {}
-        for batch_id, status, windows in self._query("SELECT batch_id, status, windows FROM counts WHERE windows > 0"):
-            counts.setdefault(batch_id, {})[status] = windows
-        return [batch_row(row, counts.get(row[0], {})) for row in self._query(f"{statements.BATCHES} ORDER BY number")]
+        with self._decoding("batches"):
+            return batch_rows(self._query(f"{statements.BATCHES} ORDER BY number"), self._query(statements.COUNTS))
 
     def batch(self, batch_id: str) -> BatchStatus | None:
-        for row in self._query(f"{statements.BATCHES} AND id = ?", (batch_id,)):
-            counts = self._query("SELECT status, windows FROM counts WHERE batch_id = ? AND windows > 0", (batch_id,))
-            return batch_row(row, dict(counts))
-        return None
+        with self._decoding(batch_id):
+            rows = self._query(f"{statements.BATCHES} AND id = ?", (batch_id,))
+            counts = self._query(f"{statements.COUNTS} AND batch_id = ?", (batch_id,))
+            return next(iter(batch_rows(rows, counts)), None)
 
     def accepted(self, batch_id: str) -> Batch | None:
         """The batch as it was accepted, with its specification."""
@@ -311,7 +312,9 @@ class Store:
 
         Empty for a window that has not moved yet, or that does not exist.
         """
-        return story_lines(self._query(statements.STORY, {"batch_id": key.batch_id, "label": key.label}))
+        rows = self._query(statements.STORY, {"batch_id": key.batch_id, "label": key.label})
+        with self._decoding(str(key)):
+            return story_lines(rows)
 
     def attempts(self, key: WindowKey) -> list[AttemptLine]:
         """Every launch of a window, in order."""
@@ -320,12 +323,14 @@ class Store:
             " WHERE w.batch_id = ? AND w.label = ? ORDER BY a.attempt",
             (key.batch_id, key.label),
         )
-        return [attempt_row(row) for row in rows]
+        with self._decoding(str(key)):
+            return [attempt_row(row) for row in rows]
 
     def devices(self) -> list[DeviceRow]:
         """The devices that the pool ever opened or closed, as last recorded."""
         rows = self._query("SELECT id, health, reason, at FROM devices ORDER BY id")
-        return [DeviceRow(id=id_, health=health, reason=reason, at=at) for id_, health, reason, at in rows]
+        with self._decoding("devices"):
+            return [msgspec.convert(row, DeviceRow) for row in rows]
 
     def history(self, batch_id: str) -> list[Sample]:
         """Readings of the devices while windows of the batch ran: by device, in the order of time."""
@@ -342,21 +347,15 @@ class Store:
 
     def learned(self) -> list[Estimate]:
         """The costs of windows, for `Estimates`."""
-        return learned.learned(self.database)
+        with self._decoding("learned"):
+            return learned.learned(self.database)
 
     def timings(self, workload: str, settings: str) -> list[Timing]:
         """The timings of windows of a workload with these settings."""
-        return learned.timings(self.database, workload, settings)
+        with self._decoding("timings"):
+            return learned.timings(self.database, workload, settings)
 
     def _decoded(self, decode: Callable[[Sequence[Any]], Decoded], row: Sequence[Any]) -> Decoded:
         """A row of `statements.WINDOW_COLUMNS` as one of the functions of `rows` has it."""
         with self._decoding(f"{row[2]}/{row[3]}"):
             return decode(row)
-
-    @contextlib.contextmanager
-    def _decoding(self, name: str) -> Iterator[None]:
-        """Turn errors of decoding into `StoreCorrupt`; `name` says of which row."""
-        try:
-            yield
-        except msgspec.MsgspecError as error:
-            raise StoreCorrupt(path=self.path, cause=f"{name}: {error}") from error

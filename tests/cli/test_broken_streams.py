@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from gpusched.cli import run
+from gpusched.cli.commands import settings
+from gpusched.client.drawing.terminal import open_console
 from tests.cli.shells import DATES, Shell
 from tests.end_to_end.support import Command
 from tests.waiting import PATIENCE_S
@@ -45,6 +47,16 @@ def test_a_full_disk_below_stderr_costs_no_plan(gpusched: Command) -> None:
     """Notes go to stderr, the answer to stdout."""
     done = to_full_disk(gpusched, "plan", "symbols.txt", *DATES, full="stderr", unbuffered="1")
     assert "2022-01-01_to_" in done.stdout
+
+
+def test_a_reader_who_leaves_amid_a_screen_is_no_failure(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rich would end the process with exit code 1."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(settings, "show", lambda _: open_console().print("a screen"))
+        assert run(["config"]) == 0
 
 
 def test_letters_that_a_stream_lacks_are_spelt_out(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gpusched import cli
+from gpusched.engines.local import proc
 from tests.cli.shells import DATES, Shell, ended
 from tests.end_to_end.support import Command
 from tests.waiting import PATIENCE_S
@@ -290,3 +291,10 @@ def test_a_file_that_hides_a_module_of_python_is_named(shell: Shell, monkeypatch
     said = shell.refused("config", code=4)
     assert f"{hiding.__file__} hides Python's own module secrets: module 'secrets' has no attribute" in said
     assert "leave its directory out of PYTHONPATH" in said
+
+
+def test_a_machine_without_proc_is_told(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proc, "ROOT", shell.directory)
+    shell.file("data/ABC.csv", "")
+    assert "/proc is not mounted here" in shell("run", "--symbols", "ABC", *DATES, "--device", "cpu").err
+    assert "/proc is not mounted here" in shell.refused("plan", "--symbols", "ABC", *DATES, "--device", "cpu", code=4)

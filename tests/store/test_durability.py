@@ -336,6 +336,29 @@ def test_rows_that_make_no_sense(full_of_batches: Path, damage: str) -> None:
             list(store.unfinished())
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE batches SET submitted_at = 1e300",
+        "UPDATE batches SET owner = 'text'",
+        "UPDATE counts SET windows = 'text'",
+        "UPDATE windows SET moved_at = 'text'",
+        "UPDATE windows SET finishing = id",
+        "UPDATE attempts SET started_at = -1e300",
+        "UPDATE attempts SET slot = x'ff'",
+        "UPDATE attempts SET cpu_seconds = 9e999",
+        "UPDATE story SET at = 'text'",
+        "INSERT INTO learned VALUES ('w:w', 'cpu', 1, 1, 1.0, 'text', 1.0, 0, 0.0, 0, 0)",
+        "INSERT INTO devices VALUES ('GPU-0', 'text', '', 1.0)",
+    ],
+)
+def test_values_that_no_store_has_written(full_of_batches: Path, damage: str) -> None:
+    """sqlite keeps them, whatever a column is declared to hold."""
+    execute(full_of_batches, damage)
+    with Store.open(full_of_batches) as store, pytest.raises(StoreCorrupt):
+        read_everything(store)
+
+
 def test_a_torn_log_loses_only_what_was_not_acknowledged(path: Path, tmp_path: Path) -> None:
     store = Store.open(path)
     store.record([accepted()])

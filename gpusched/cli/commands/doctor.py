@@ -35,6 +35,8 @@ from gpusched.cli.cuda_build.workshop import interrupted, put_back_command
 from gpusched.config import Config
 from gpusched.core.model import DeviceType
 from gpusched.core.symbols import symbol_problem
+from gpusched.engines.local import proc
+from gpusched.engines.local.proc import NoProc
 from gpusched.errors import BAD_INPUT, DONE, GpuschedError, UsageError
 from gpusched.teacher.suffixes import SUFFIXES, TEXT
 from gpusched.workload import Trial
@@ -80,6 +82,7 @@ def all_checks(config: Config) -> Iterator[Check]:
         status="ok",
         message=f"{__version__} on Python {platform.python_version()}, {platform.system()} {platform.release()}",
     )
+    yield from _process_checks()
     kept = interrupted(config.cache.dir / "lightgbm-cuda")
     yield from exchange_check(None if kept is None else put_back_command(kept))
     yield from lightgbm_checks(trials)
@@ -92,6 +95,13 @@ def all_checks(config: Config) -> Iterator[Check]:
 
 
 # -- checks ------------------------------------------------------------------------------------------------------------
+
+
+def _process_checks() -> Iterator[Check]:
+    try:
+        proc.require()
+    except NoProc as error:
+        yield Check(name="proc", status="problem", message=error.sentence, remedy=error.hint)
 
 
 def _device_checks(config: Config, trials: Mapping[DeviceType, Trial]) -> Iterator[Check]:

@@ -56,7 +56,13 @@ def open_console(stderr: bool = False) -> Console:
     in_a_pipe = not (stream is not None and stream.isatty())
     # A size of 0 is one that a container or a CI does not know; rich would print nothing.
     environment = {name: value for name, value in os.environ.items() if name not in _SIZES or value.strip("0")}
-    return Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=in_a_pipe, _environ=environment)
+    return _Console(file=stream, markup=False, emoji=False, highlight=False, soft_wrap=in_a_pipe, _environ=environment)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the caller know, as `print` does; rich would end the process with exit code 1."""
+        raise BrokenPipeError
 
 
 def takes_keys(console: Console) -> bool:

@@ -8,11 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from gpusched.errors import LaunchError
+
 ROOT = Path("/proc")
 #: states of a process that is dead already and waits to be reaped by its parent
 DEAD = "ZX"
 #: states of a process that was stopped, by a signal or a debugger
 STOPPED = "Tt"
+
+
+class NoProc(LaunchError):
+    """This directory is empty in a chroot, and wherever it was not mounted."""
+
+    problem = "/proc is not mounted here, and without it no process of a window can be watched"
+    remedy = "mount it (`mount -t proc proc /proc`), or have the container or chroot started with it"
 
 
 class Seen(NamedTuple):
@@ -23,6 +32,12 @@ class Seen(NamedTuple):
     parent: int
     group: int
     session: int
+
+
+def require() -> None:
+    """Raise NoProc unless processes can be seen here."""
+    if not (ROOT / "self" / "task").is_dir():
+        raise NoProc
 
 
 def look(pid: int) -> Seen | None:
