@@ -83,16 +83,10 @@ def take_over(
 ) -> Path | None:
     """Copy the result at `source` to `<output_dir>/<its label>`, and return that path.
 
-        None if there is no intact result with that fingerprint, if it contains a link, or if it has to be this user's `own`
-    <<<<<<< HEAD
-        and a part of it is not. Its bytes are copied, or shared by a file system that copies them when one is written to,
-        but no file is linked: two results of one inode would both change with the first program that writes to one of
-        them. Raises OSError, `directories.NotOurs`.
-    =======
-        and a part of it is not. Its bytes are copied, or shared by a file system that copies on write; no file is linked,
-        since a program that writes to one of two linked files would change both results. Raises OSError,
-        `directories.NotOurs`.
-    >>>>>>> main
+    None if there is no intact result with that fingerprint, if it contains a link, or if it has to be this user's `own`
+    and a part of it is not. Its bytes are copied, or shared by a file system that copies on write; no file is linked,
+    since a program that writes to one of two linked files would change both results. Raises OSError,
+    `directories.NotOurs`.
     """
     with (
         directories.opened_output(source.parent, guarded=guarded, make=False) as parent,
