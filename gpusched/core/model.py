@@ -76,16 +76,6 @@ def window_label(symbol: str, start: dt.date, end: dt.date, point: str = "") -> 
     return f"{label}_{point}" if point else label
 
 
-def log_name(label: str, attempt: int) -> str:
-    """The name of an attempt's log, in the directory of its batch's logs."""
-    return f"{label}.{attempt}.log"
-
-
-def log_of(key: WindowKey, attempt: int) -> str:
-    """The path of an attempt's log below the directory of all logs: its stdout and stderr."""
-    return f"{key.batch_id}/{log_name(key.label, attempt)}"
-
-
 #: a point of a sweep: `section.key` → value; they replace the settings of the batch
 Parameters = dict[str, Any]
 #: the points of a batch that is no sweep

@@ -15,7 +15,8 @@ from typing import Self
 import msgspec
 
 from gpusched import __version__, clock, files
-from gpusched.core.model import Batch, WindowKey, WindowResult, log_of
+from gpusched.core.logs import log_of
+from gpusched.core.model import Batch, WindowKey, WindowResult
 from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.states import Finished, Held, Queued, Reused, Succeeded

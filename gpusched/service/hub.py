@@ -19,12 +19,12 @@ from gpusched.core.events import (
     ProgressReported,
     Update,
     WindowMoved,
-    batch_of,
 )
 from gpusched.core.model import Reading, WindowKey
 from gpusched.core.samples import Recent
 from gpusched.core.states import Running
 from gpusched.core.statuses import ACTIVE
+from gpusched.core.updates import batch_of
 from gpusched.engines.condition import TroubleChanged
 from gpusched.protocol import BatchStatus, DeviceReported, Snapshot, encode
 from gpusched.service import views

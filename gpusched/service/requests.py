@@ -16,7 +16,8 @@ from gpusched.core.events import (
     DrainRequested,
     ResumeRequested,
 )
-from gpusched.core.model import WindowKey, log_of
+from gpusched.core.logs import log_of
+from gpusched.core.model import WindowKey
 from gpusched.core.states import Finished, Held, Queued, State
 from gpusched.core.statuses import APPLIES_TO, Verb, applies, attempt_of, tally
 from gpusched.errors import InputError

@@ -120,9 +120,16 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
                     return name
             raise WorkloadRefused(workload=entry.name, workloads=", ".join(self.workloads))
         if entry.directory:
-            path = Path(entry.directory)
-            self._try_to_read(_judged(peer), path, "code directory", not_theirs=CodeNotYours, unreadable=CodeUnreadable)
+            self._try_to_read_code(_judged(peer), Path(entry.directory))
         return workload
+
+    def _try_to_read_code(self, client: Peer | None, path: Path) -> None:
+        try:
+            self._try_to_read(client, path, "code directory")
+        except _Denied:
+            raise CodeNotYours(path=path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
+        except OSError as error:
+            raise CodeUnreadable(path=path, cause=error.strerror or error, user=user_name()) from error
 
     def place(self, peer: Peer | None, output_dir: Path) -> Place:
         """The output directory of a client's batch, which is not made yet. Raises OutputPrivate, OutsideRoots."""
@@ -161,7 +168,7 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
         """
         client = _judged(peer)
         if data_root is not None:
-            self._try_to_read(client, data_root, "data root", not_theirs=DataNotYours, unreadable=DataUnreadable)
+            self._try_to_read_data(client, data_root)
         try:
             judged = None if is_theirs else client
             with directories.descended(place.path, _judge(judged, _SEARCH)) as (directory, missing):
@@ -181,32 +188,26 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
             os.fchown(directory, -1, self.output_group)
         os.fchmod(directory, self.output_mode | (0 if self.output_group is None else stat.S_ISGID))
 
-    def _try_to_read(
-        self,
-        client: Peer | None,
-        path: Path,
-        role: str,
-        *,
-        not_theirs: type[InputError],
-        unreadable: type[InputError],
-    ) -> None:
-        """List a directory.
+    def _try_to_read_data(self, client: Peer | None, path: Path) -> None:
+        try:
+            self._try_to_read(client, path, "data root")
+        except _Denied:
+            raise DataNotYours(path=path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
+        except OSError as error:
+            raise DataUnreadable(
+                role="data root", path=path, cause=error.strerror or error, user=user_name()
+            ) from error
 
-        Raises OutsideRoots, `not_theirs` if the client could not list it, `unreadable` if the daemon cannot.
-        """
+    def _try_to_read(self, client: Peer | None, path: Path, role: str) -> None:
+        """List a directory. Raises OutsideRoots, _Denied if the client could not, OSError if the daemon cannot."""
         real = _real(path)
         self._check_roots(role, real)
-        try:
-            with directories.descended(real, _judge(client, _SEARCH)) as (directory, missing):
-                if missing:
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-                _judge(client, _READ)(directory)
-                with directories.opened(".", directory) as listed:
-                    directories.names(listed)
-        except _Denied:
-            raise not_theirs(path=path, user=user_name(client), cause=os.strerror(errno.EACCES)) from None
-        except OSError as error:
-            raise unreadable(role=role, path=path, cause=error.strerror or error, user=user_name()) from error
+        with directories.descended(real, _judge(client, _SEARCH)) as (directory, missing):
+            if missing:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            _judge(client, _READ)(directory)
+            with directories.opened(".", directory) as listed:
+                directories.names(listed)
 
     def _check_roots(self, role: str, real: Path) -> None:
         if self.roots and not any(root == real or root in real.parents for root in map(_real, self.roots)):

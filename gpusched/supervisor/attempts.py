@@ -31,7 +31,8 @@ from gpusched.core.events import (
     ProgressReported,
 )
 from gpusched.core.failures import classify, out_of_host_memory
-from gpusched.core.model import Batch, Device, PlannedWindow, Reading, WindowKey, WindowResult, log_of
+from gpusched.core.logs import log_of
+from gpusched.core.model import Batch, Device, PlannedWindow, Reading, WindowKey, WindowResult
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Ending, Failure
 from gpusched.engines.engine import (

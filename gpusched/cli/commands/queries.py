@@ -23,7 +23,7 @@ from gpusched.client.drawing.plain import clean, clean_lines
 from gpusched.client.host import look_at_host
 from gpusched.client.link import HungUp
 from gpusched.client.views.host import HostView
-from gpusched.core.model import log_name
+from gpusched.core.logs import log_name
 from gpusched.core.samples import Sample
 from gpusched.core.totals import device_object
 from gpusched.errors import DONE, UsageError

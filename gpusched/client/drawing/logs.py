@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpusched.core.model import log_name
+from gpusched.core.logs import log_name
 
 WROTE_NOTHING = "has written nothing to stdout or stderr"
 

@@ -21,12 +21,12 @@ from gpusched.core.events import (
     ProgressReported,
     Update,
     WindowMoved,
-    batch_of,
 )
 from gpusched.core.model import Slot
 from gpusched.core.planning import with_remedy
 from gpusched.core.states import Active, Failed, Failure, Finished, Held, Outcome, Queued, Running, Skipped
 from gpusched.core.statuses import FAILURES, OUTCOMES, name_of, tally, totals
+from gpusched.core.updates import batch_of
 from gpusched.core.worth import is_constant
 from gpusched.protocol import Snapshot, WindowLine
 
