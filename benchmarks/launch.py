@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusched.core.model import WindowResult
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.launcher import Confines, Launcher
 from gpusched.worker.messages import PipeMessage, WindowJob
 from gpusched.workload import Task
 
@@ -63,7 +63,9 @@ async def windows(count: int, directory: Path) -> dict[str, Any]:
             )
             job = WindowJob(workload=f"{_WORKLOAD}:{function}", task=task, output_dir=str(directory / "output"))
             began = time.perf_counter()
-            process = await launcher.fork(job, log_path=directory / f"{number}.log", env={"CUDA_VISIBLE_DEVICES": ""})
+            process = await launcher.fork(
+                job, Confines(log_path=directory / f"{number}.log", env={"CUDA_VISIBLE_DEVICES": ""})
+            )
             await process.wait(messages.append)
             seconds = time.perf_counter() - began
             result = messages[-1]

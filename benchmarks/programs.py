@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusched.core.model import WindowResult
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.launcher import Confines, Launcher
 from gpusched.worker.messages import PipeMessage, WindowJob
 from gpusched.workload import Task
 
@@ -77,7 +77,9 @@ class _Bench:
         output = str(self._directory / "output")
         job = WindowJob(workload=workload, task=task, output_dir=output, imports=imports)
         messages: list[PipeMessage] = []
-        process = await self._launcher.fork(job, log_path=self._directory / "log", env={"CUDA_VISIBLE_DEVICES": ""})
+        process = await self._launcher.fork(
+            job, Confines(log_path=self._directory / "log", env={"CUDA_VISIBLE_DEVICES": ""})
+        )
         await process.wait(messages.append)
         assert isinstance(messages[-1], WindowResult), messages[-1]
 

@@ -30,9 +30,7 @@ import msgspec
 
 from gpusched import directories, files
 from gpusched.core.model import Standing
-from gpusched.metadata import METADATA as METADATA
-from gpusched.metadata import SCHEMA, File, Metadata, metadata_in, write_metadata
-from gpusched.metadata import read_metadata as read_metadata
+from gpusched.metadata import METADATA, SCHEMA, File, Metadata, metadata_in, write_metadata
 
 PARTIAL = ".partial"
 #: suffix of the name of an entry that was moved aside
@@ -316,7 +314,7 @@ def remove_result(
 
 
 def _paths(
-    directory: int, label: str, owner: int | None, fingerprints: Collection[str | None] | None = None
+    directory: int, label: str, owner: int | None, fingerprints: Collection[str | None] | None
 ) -> Set[str] | None:
     """The files of a result, by their paths within it; None if it is no result, or holds anything else."""
     if owner is not None and os.fstat(directory).st_uid != owner:

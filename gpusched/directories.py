@@ -24,7 +24,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OWN_DIRECTORY = _DIRECTORY | os.O_NOFOLLOW
 #: to pass through a directory that this user may not be allowed to read
 _WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: how names of temporary directories begin, and seconds for which one may be without its lock
+#: how names of temporary directories begin, and seconds within which a new one is locked
 _TEMPORARY, _NEW_S = "gpusched-temporary-", 60.0
 #: how many numbered names are tried before giving up
 _MOST_NAMES = 10_000

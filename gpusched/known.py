@@ -1,7 +1,7 @@
-"""The index of results: where this user's batches have put which results, by fingerprint, below the cache directory.
+"""The index of results, below the cache directory: the places of the results of this user's batches, by fingerprint.
 
-A file for each output directory and client: a heading, then a line for each result. It is a hint and no more: who
-follows it finds out whether the result is there, whole, and of the user who asks.
+It has a file for each output directory and client: a heading, then a line for each result. It is only a hint: whoever
+follows it checks that the result is there, is whole, and belongs to the user who asks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpusched import directories, files
 DIRECTORY = "results"
 #: names of its files
 NAME = re.compile(r"[0-9a-f]{24}")
-#: bytes that are read of it: of the files that were written to last
+#: bytes that are read of all its files, those that were written to last first
 _MOST_BYTES = 64 * 1024 * 1024
 _LINE = re.compile(rb"([0-9a-f]{64}) ([A-Za-z0-9][A-Za-z0-9._=,+&-]*)\n")
 

@@ -11,10 +11,20 @@ from typing import NoReturn
 
 def wind_up() -> None:
     """Wait for threads and call the functions of `atexit`, as the interpreter does at the end of a program."""
-    # Not imported here: a launcher does without it, since its hooks would run in each fork.
+    # Only if it is imported already: a launcher does without it, since its hooks would run in each fork.
     if (threading := sys.modules.get("threading")) is not None:
         threading._shutdown()
     atexit._run_exitfuncs()
+
+
+def exit_code(stop: SystemExit) -> int:
+    """The exit code that the interpreter would use; a text is printed, as it does."""
+    if stop.code is None:
+        return 0
+    if isinstance(stop.code, int):
+        return stop.code & 0xFF if -(2**63) <= stop.code < 2**63 else 0xFF
+    print(stop.code, file=sys.stderr)  # noqa: T201
+    return 1
 
 
 def leave(code: int) -> NoReturn:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpusched import artifacts, directories, files
 from gpusched.errors import InputError
-from gpusched.metadata import metadata_in
+from gpusched.metadata import METADATA, metadata_in
 
 #: bytes that the kernel is asked to copy at a time
 _MOST_BYTES = 1 << 30
@@ -41,7 +41,7 @@ def claim(output_dir: Path, *, guarded: bool = False, make: bool = True) -> int:
 
 def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
     """The labels that have no result at `<output_dir>/<label>`; a result that cannot be checked counts as present."""
-    return [label for label in labels if _is_gone(output_dir / label / artifacts.METADATA)]
+    return [label for label in labels if _is_gone(output_dir / label / METADATA)]
 
 
 def remove_results(
@@ -84,9 +84,9 @@ def take_over(
     """Copy the result at `source` to `<output_dir>/<its label>`, and return that path.
 
     None if there is no intact result with that fingerprint, if it contains a link, or if it has to be this user's `own`
-    and a part of it is not. Its bytes are copied, or shared
-    by a file system that copies them when one is written to, but no file is linked: two results of one inode would both
-    change with the first program that writes to one of them. Raises OSError, `directories.NotOurs`.
+    and a part of it is not. Its bytes are copied, or shared by a file system that copies on write; no file is linked,
+    since a program that writes to one of two linked files would change both results. Raises OSError,
+    `directories.NotOurs`.
     """
     with (
         directories.opened_output(source.parent, guarded=guarded, make=False) as parent,
@@ -95,7 +95,7 @@ def take_over(
         metadata = metadata_in(directory)
         if metadata is None or not metadata.is_of(source.name, (fingerprint,)):
             return None
-        listed = {artifacts.METADATA, *metadata.files}
+        listed = {METADATA, *metadata.files}
         if not metadata.files or not directories.holds_only(directory, listed):
             return None
         partial = artifacts.Partial(output_dir, metadata.label, guarded=guarded)
@@ -124,7 +124,7 @@ def _copy(directory: int, into: Path, owner: int | None) -> None:
             (into / name).mkdir()
             with directories.opened(name, directory) as below:
                 _copy(below, into / name, owner)
-        elif name != artifacts.METADATA:
+        elif name != METADATA:
             with files.regular(name, directory) as file, (into / name).open("xb") as copy:
                 _require(owner, file.fileno())
                 _copy_bytes(file, copy)

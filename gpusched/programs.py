@@ -25,8 +25,8 @@ _KEPT, _MOST_CHARS = 4096, 500
 class Called(NamedTuple):
     """How a called program ended."""
 
-    #: exit status, negative for a signal; None: it was stopped, since it took too long. What it has left running, which
-    #: holds its stderr, may have been stopped as well
+    #: exit status, negative for a signal; None: it took too long and was stopped. Then its children, which keep its
+    #: stderr open, may have been stopped as well
     status: int | None
     #: the last line of its stderr
     said: str

@@ -19,29 +19,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from gpusched import artifacts, directories
+from gpusched.config.workloads import BUILT_IN_KEYS
+from gpusched.core.planning import INDEX
 from gpusched.core.wording import counted
 from gpusched.errors import InputError
-from gpusched.metadata import Metadata, metadata_in
+from gpusched.metadata import Metadata, metadata_in, read_metadata
+from gpusched.teacher.schema import READING
 
 if TYPE_CHECKING:
     import lightgbm
     import pandas as pd
 
-INDEX = "teacher_runs.json"
 Source = str | os.PathLike[str]
 #: text that can be part of a path
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*$")]
 
 #: entries of `requested` in metadata.json that are settings → their names in config.toml
-_SETTINGS = {
-    "interval": "data.interval",
-    "horizon": "labels.horizon",
-    "threshold": "labels.threshold",
-    "split": "split.method",
-    "validation_fraction": "split.validation_fraction",
-    "validation_days": "split.validation_days",
-    "min_rows": "training.min_rows",
-}
+_SETTINGS = {name: key for key, name in BUILT_IN_KEYS.items() if name not in READING}
 #: the largest metric: sums of larger ones, as of a loss that diverges, may be beyond the largest float
 _LARGEST = 1e300
 #: bytes of a table, unpacked: millions of rows. A file that somebody made can unpack to all of the memory
@@ -297,10 +291,10 @@ def _details(row: Mapping[str, Any], batch: Path) -> dict[str, Any]:
     if row.get("status") != "success":
         return {}
     moved = batch / str(row.get("window_label"))
-    metadata = artifacts.read_metadata(moved)
+    metadata = read_metadata(moved)
     if metadata is None:
         moved = Path(row.get("artifacts_path") or moved)
-        metadata = artifacts.read_metadata(moved)
+        metadata = read_metadata(moved)
     if metadata is None:
         return {}
     # Entries of a workload's own may have these names, and hold anything.

@@ -1,4 +1,4 @@
-"""Content that windows of a sweep share: the first one makes it, later ones take it out of memory.
+"""Content that windows of a sweep share: the first window makes it, later ones take it out of memory.
 
 The launcher keeps an empty memory file (memfd) for each name, and the windows that it forks for that name inherit it.
 The one that has made the content writes it there and seals the file: from then on nobody can change it, and it needs no
@@ -24,7 +24,7 @@ MOST_FILES = 64
 #: bytes in all of them, and in one. More than that are there only until the windows that wrote them have ended.
 MOST_BYTES = 64 << 20
 LARGEST_BYTES = MOST_BYTES // 2
-#: seconds for which one is kept that no window has: windows of a sweep follow each other
+#: seconds for which a file is kept without any window that has it: windows of a sweep follow each other
 LINGER_S = 5.0
 
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from gpusched.leaving import exit_code
+
 PROGRAM = """
 import atexit, sys, threading
 from gpusched.leaving import leave
@@ -42,3 +46,11 @@ def test_a_launcher_does_without_threading_whose_hooks_would_run_in_each_fork() 
     program = "import sys, gpusched.worker.launcher; print('threading' in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("code", [None, 3, -1, 256, 2**64, "a text"])
+def test_the_exit_code_is_the_interpreters(code: object, capsys: pytest.CaptureFixture[str]) -> None:
+    by_python = subprocess.run(
+        [sys.executable, "-c", f"raise SystemExit({code!r})"], check=False, capture_output=True, text=True
+    )
+    assert (exit_code(SystemExit(code)), capsys.readouterr().err) == (by_python.returncode, by_python.stderr)

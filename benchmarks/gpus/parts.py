@@ -24,10 +24,10 @@ from benchmarks.gpus.bench import TIMED_OUT, Interval, OutOfTime, last_object
 from benchmarks.gpus.proof import Proof
 from benchmarks.gpus.watch import Watch
 from benchmarks.jobs import window_jobs
-from gpusched import artifacts
 from gpusched.core.model import DeviceType
 from gpusched.devices.nvidia.gpus import look
 from gpusched.devices.nvidia.readings import in_initial_pid_namespace
+from gpusched.metadata import read_metadata
 
 #: seconds for the first batch of a device type, which may have to compile kernels
 FIRST_S = 200.0
@@ -93,7 +93,7 @@ def checks(proof: Proof, result: dict[str, Any]) -> None:
 
 def _check_places(proof: Proof, device_type: DeviceType, watch: Watch, output: Path) -> None:
     paths = sorted(path for path in output.iterdir() if path.is_dir())
-    results = [metadata for path in paths if (metadata := artifacts.read_metadata(path)) is not None]
+    results = [metadata for path in paths if (metadata := read_metadata(path)) is not None]
     proof.holds({result.device_type for result in results} == {device_type}, f"{device_type}: by no other device type")
     used = Counter(result.device for result in results)
     proof.holds(set(used) == {one.id for one in proof.bench.devices}, f"windows of each device: {dict(used)}")

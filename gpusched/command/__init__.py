@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from gpusched.workload import Report, Result, SurveyTask, SymbolSurvey, Task
 
 WORKLOAD = "gpusched.command:run_command"
-#: what a process of this workload may do with its GPU: nothing, since a driver that it opened would not survive the
-#: fork of the program, and would take memory of the GPU that the program needs
+#: a process of this workload leaves its GPU alone: a CUDA driver would not survive a fork of the script, and would take
+#: memory of the GPU that the program needs
 OPENS_DEVICE = False
 
 

@@ -33,12 +33,12 @@ _NO_SCRIPT = re.compile(
     r"\S*(python|pypy)[\d.]*t?: can't open file |Can't open perl script |\S*sh: 0: |\S+: (line )?\d+: syntax error",
     re.IGNORECASE,
 )
-#: the line in which make, Go, OCaml or Perl's `die` says that the program has failed, which ends with that code, too;
-#: of make, unless the program that it called has ended with it
+#: the line with which make, Go, OCaml or Perl's `die` report a failure, which end with that code, too; make's does not
+#: count if it says that the program which make called has ended with 2
 _CRASHED = re.compile(
     r"g?make(\[\d+\])?: \*\*\* (?!.*Error 2$)|panic: |fatal error: .*|Fatal error: exception |(?=.* at \S+ line \d+\.$)"
 )
-#: lines at an output's end among which these are looked for: a usage message may list many options
+#: the last lines of an output, among which these are looked for: a usage message may list many options
 _LAST_LINES = 30
 _OUTPUT_BYTES = 32 * 1024
 _MOST_CHARS = 400
@@ -93,16 +93,19 @@ def end_of_output() -> str:
         return ""
 
 
-def last_words(output: str) -> str:
+def _telling_line(output: str) -> str:
     """The line of an output that says best how it ended: the exception of its last traceback, else its last line."""
-    exceptions = TRACEBACK.findall(output)
-    lines = [line for line in output.splitlines() if line.strip()]
+    exceptions, lines = TRACEBACK.findall(output), _last_lines(output)
     return str(exceptions[-1] if exceptions else lines[-1] if lines else "").strip()[:_MOST_CHARS]
+
+
+def _last_lines(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.strip()][-_LAST_LINES:]
 
 
 def _failure(code: int, codes: ExitCodes, name: str, output: str, device_type: DeviceType) -> Exception:
     """The error for an exit code that is no success."""
-    words = last_words(output)
+    words = _telling_line(output)
     because = f": {words}" if words else ""
     if code in codes.skip:
         if code == _NOT_RUN and (why := _why_not_run(output, words)):
@@ -115,7 +118,7 @@ def _failure(code: int, codes: ExitCodes, name: str, output: str, device_type: D
 
 def _why_not_run(output: str, words: str) -> str:
     """The message of an argument parser or of an interpreter that an output ends with; empty if it ends with none."""
-    lines = [line for line in output.splitlines() if line.strip()][-_LAST_LINES:]
+    lines = _last_lines(output)
     if refused := next(filter(_NO_SCRIPT.match, lines[-2:]), ""):
         return f"{refused.strip()[:_MOST_CHARS]} (interpreters end with 2 for what they cannot run"
     if any(map(_USAGE.match, lines)):
@@ -124,7 +127,7 @@ def _why_not_run(output: str, words: str) -> str:
 
 
 def _has_crashed(output: str) -> bool:
-    lines = [line for line in output.splitlines() if line.strip()][-_LAST_LINES:]
+    lines = _last_lines(output)
     is_go = any(line.startswith("goroutine ") for line in lines)
     return any(map(_CRASHED.match, lines if is_go else lines[-4:]))
 

@@ -1,8 +1,8 @@
-"""The identity of a command's result: a digest of all that gpusched can see of what determines it.
+"""The identity of a command's result: a digest of everything that determines the result and that gpusched can see.
 
-That is the command, the program, the files that its words name, what Python scripts and modules among them import from
-beside themselves, and, below a given data root, the names, sizes and times of the symbol's files. What a program reads
-elsewhere is not seen.
+That is the command, the program, the files that its words name, the modules that Python scripts among them import from
+their own directories, and, below a given data root, the names, sizes and times of the symbol's files. Other files that
+the program reads are not seen.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ MOST_BYTES = 16 << 20
 #: placeholders whose values a survey knows
 _DATES = frozenset(("start", "end"))
 _OF_WINDOW = _DATES | {"symbol", "data_root"}
-#: characters between the words of a shell's line; only programs and scripts count there, since `>> calls.log` names
-#: a file that the program itself changes
+#: characters between the words of a line for a shell; of the files that these name only programs and scripts count,
+#: since the program itself changes others, as in `>> calls.log`
 _BETWEEN = re.compile(r"[\s;&|<>()'\"`]+")
 _SCRIPTS = (".py", ".sh", ".bash", ".r", ".jl", ".pl", ".rb", ".js", ".lua")
 

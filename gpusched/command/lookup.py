@@ -118,19 +118,22 @@ def entry(settings: Settings) -> tuple[str | None, int]:
 
 def python_runs(words: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
     """What the Pythons among the words of a command run: a module (`-m`) or a script, as `env python train.py` does."""
-    for first, word in enumerate(words):
-        if not _PYTHON.fullmatch(Path(word).name):
-            continue
-        index = first + 1
-        while index < len(words) and words[index].startswith("-"):
-            option = words[index]
-            if module := re.match(r"-[A-Za-z]*m(.*)", option):
-                yield module[1] or (words[index + 1] if index + 1 < len(words) else None), None
-                break
-            index += 2 if option in _WITH_VALUE else 1
-        else:
-            if index < len(words):
-                yield None, words[index]
+    for place, word in enumerate(words):
+        if _PYTHON.fullmatch(Path(word).name):
+            module, script = _run_by_python(words, place + 1)
+            yield module, None if script is None else words[script]
+
+
+def _run_by_python(words: Sequence[str], index: int) -> tuple[str | None, int | None]:
+    """What a Python runs, whose arguments begin at `index`: a module, or the script at a place; neither for `-c`."""
+    while index < len(words) and words[index].startswith("-"):
+        option = words[index]
+        if module := re.match(r"-[A-Za-z]*m(.*)", option):
+            return module[1] or next(iter(words[index + 1 :]), None), None
+        if option == "-" or re.match(r"-[A-Za-z]*c", option):
+            return None, None
+        index += 2 if option in _WITH_VALUE else 1
+    return None, index if index < len(words) else None
 
 
 def _program(word: str, directory: Path, path: str) -> Path:
@@ -187,17 +190,12 @@ def _executable(path: Path) -> Path:
 
 def _script_index(argv: Sequence[str]) -> int | None:
     program = Path(argv[0]).name
-    index = 1
+    index: int | None = None
     if _PYTHON.fullmatch(program):
-        while index < len(argv) and argv[index].startswith("-"):
-            if argv[index] == "-" or re.match(r"-[A-Za-z]*[cm]", argv[index]):
-                return None
-            index += 2 if argv[index] in _WITH_VALUE else 1
-    elif not _INTERPRETERS.fullmatch(program):
-        return None
-    if index >= len(argv) or argv[index].startswith("-") or "{" in argv[index]:
-        return None
-    return index
+        _, index = _run_by_python(argv, 1)
+    elif _INTERPRETERS.fullmatch(program) and len(argv) > 1:
+        index = 1
+    return None if index is None or argv[index].startswith("-") or "{" in argv[index] else index
 
 
 def _names_on(path: str) -> set[str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from gpusched.command.process import MAX_RESULT_BYTES, RESULT_VARIABLE, Ended, end_children
-from gpusched.leaving import wind_up
+from gpusched.leaving import exit_code, wind_up
 from gpusched.worker import linux
 
 #: exit codes of the interpreter: after Ctrl-C, and if the last output could not be written
@@ -59,7 +59,7 @@ def _exit_code(argv: list[str], module: str | None, index: int) -> int:
             _run_script(argv[index])
         code = 0
     except SystemExit as stop:
-        code = _code_of(stop)
+        code = exit_code(stop)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except BaseException as error:
@@ -136,12 +136,3 @@ def _own_frames(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename in _MACHINERY:
         trace = trace.tb_next
     return trace
-
-
-def _code_of(stop: SystemExit) -> int:
-    if stop.code is None:
-        return 0
-    if isinstance(stop.code, int):
-        return stop.code & 0xFF if -(2**63) <= stop.code < 2**63 else 0xFF
-    print(stop.code, file=sys.stderr)  # noqa: T201
-    return 1

@@ -1,4 +1,4 @@
-"""The configuration: every setting, the origin of each value, and the errors of wrong values.
+"""The configuration: every setting, the origin of each value, and the errors about wrong values.
 
 `schema` has the settings with their defaults and bounds, `sources` the places that a value may come from, `values` the
 check of each, `wording` what a setting accepts in words, `workloads` the settings of each workload, and `batch` what a

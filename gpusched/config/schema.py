@@ -212,6 +212,8 @@ SECTIONS: dict[str, type[Struct]] = {
     "hooks": Hooks,
     "metrics": Metrics,
 }
+#: the names of all sections
+ALL_SECTIONS = (*SECTIONS, *OPEN_SECTIONS)
 
 
 def bounds(section: type[Struct], key: str) -> tuple[float, float]:

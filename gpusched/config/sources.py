@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from gpusched.config.schema import OPEN_SECTIONS, SECTIONS, Config, keys
+from gpusched.config.schema import ALL_SECTIONS, OPEN_SECTIONS, SECTIONS, Config, keys
 from gpusched.config.values import BadValue, Setting, built, parse_toml
 from gpusched.config.workloads import is_of, is_of_any, refused, workload_settings, wrong_workload
 from gpusched.errors import ConfigError, did_you_mean
@@ -144,7 +144,7 @@ def _from_file(path: Path) -> dict[str, Setting]:
     for section, table in tables.items():
         header = f"{path}:{lines.get((None, section), 1)}"
         if not isinstance(table, dict):
-            if section in {*SECTIONS, *OPEN_SECTIONS}:
+            if section in ALL_SECTIONS:
                 raise BadValue(place=header, key=section, why=f"expected a section [{section}], got {table!r}")
             raise UnknownKeyInFile(place=header, key=section, nearest=_nearest(section, keys()))
         for key, value in table.items():
@@ -152,8 +152,8 @@ def _from_file(path: Path) -> dict[str, Setting]:
             if not _is_known(name := f"{section}.{key}"):
                 raise UnknownKeyInFile(place=place, key=name, nearest=_nearest(name, keys()))
             given[f"{section}.{key}"] = Setting(value, place, path.parent)
-        if section not in {*SECTIONS, *OPEN_SECTIONS}:  # and empty
-            raise UnknownKeyInFile(place=header, key=section, nearest=_nearest(section, [*SECTIONS, *OPEN_SECTIONS]))
+        if section not in ALL_SECTIONS:  # and empty
+            raise UnknownKeyInFile(place=header, key=section, nearest=_nearest(section, ALL_SECTIONS))
     return given
 
 
@@ -163,7 +163,7 @@ def _from_environment(environ: Mapping[str, str], cwd: Path) -> dict[str, Settin
         given["daemon.socket"] = Setting(socket, SOCKET_VARIABLE, cwd)
     for name, text in sorted(environ.items()):
         section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")
-        if name.startswith(ENVIRONMENT_PREFIX) and key and section in {*SECTIONS, *OPEN_SECTIONS}:
+        if name.startswith(ENVIRONMENT_PREFIX) and key and section in ALL_SECTIONS:
             _require_known(f"{section}.{key}", name)
             given[f"{section}.{key}"] = Setting(text, name, cwd)
     return given
@@ -175,7 +175,7 @@ def stray_variables(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     notes = []
     for name in sorted(name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in _OTHERS):
         section = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("_")[0]
-        if section not in {*SECTIONS, *OPEN_SECTIONS} and (near := did_you_mean(name, known, cutoff=0.85)):
+        if section not in ALL_SECTIONS and (near := did_you_mean(name, known, cutoff=0.85)):
             notes.append(f"{name} is no setting{near}")
     return tuple(notes)
 
@@ -228,7 +228,7 @@ def _check_workload(config: Config, given: Mapping[str, Setting], typed: Collect
     workload = config.run.workload
     for key, setting in given.items():
         if key in typed and is_of_any(key) and not is_of(workload, key):
-            raise BadValue(place=setting.origin, key=key, why=wrong_workload(workload, key))
+            raise setting.refused(key, wrong_workload(workload, key))
     try:
         workload_settings(config)
     except BadParameters as error:

@@ -34,12 +34,16 @@ class Setting(Struct, frozen=True):
     #: the directory at which a relative path starts
     base: Path
 
+    def refused(self, key: str, why: str) -> BadValue:
+        """The error for a value that the setting `key` does not take."""
+        return BadValue(place=self.origin, key=key, why=why)
+
 
 def built(given: Mapping[str, Setting], cwd: Path) -> Config:
     """The configuration of what is given, and the defaults of all else. Raises BadValue."""
     for name, one in given.items():
         if isinstance(one.value, str) and not is_text(one.value):
-            raise BadValue(place=one.origin, key=name, why=f"expected UTF-8 text, got {one.value!r}")
+            raise one.refused(name, f"expected UTF-8 text, got {one.value!r}")
     sections: dict[str, Any] = {}
     for section, struct in SECTIONS.items():
         hints = get_type_hints(struct, include_extras=True)
@@ -66,16 +70,16 @@ def _open_value(key: str, setting: Setting) -> Any:
     name = key.partition(".")[2]
     if "." in name:
         why = f"a workload's settings have one level, and a table is a value: {key.rpartition('.')[0]} = {{…}}"
-        raise BadValue(place=setting.origin, key=key, why=why)
+        raise setting.refused(key, why)
     try:
         value = msgspec.to_builtins(_parsed(setting.value))
         json.dumps(value, allow_nan=False)
     except TypeError:
         why = f"expected a number, a text, a list or a table, got {setting.value!r}"
-        raise BadValue(place=setting.origin, key=key, why=why) from None
+        raise setting.refused(key, why) from None
     except ValueError:
         why = f"expected a value without nan and inf, which have no place in metadata.json, got {setting.value!r}"
-        raise BadValue(place=setting.origin, key=key, why=why) from None
+        raise setting.refused(key, why) from None
     return value
 
 
@@ -86,12 +90,12 @@ def _convert(key: str, setting: Setting, hint: Any) -> Any:
         return _workload(key, setting)
     if hint in (Path, Path | None):
         if not isinstance(setting.value, str | Path) or not str(setting.value):
-            raise BadValue(place=setting.origin, key=key, why=f"expected a path, got {setting.value!r}")
+            raise setting.refused(key, f"expected a path, got {setting.value!r}")
         return _path(key, setting)
     if hint == tuple[Path, ...]:
         texts = _parsed(setting.value)
         if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
-            raise BadValue(place=setting.origin, key=key, why=f"expected a list of paths, got {setting.value!r}")
+            raise setting.refused(key, f"expected a list of paths, got {setting.value!r}")
         return tuple(_path(key, msgspec.structs.replace(setting, value=text)) for text in texts)
     value = setting.value if hint is str or isinstance(setting.value, dt.date) else _parsed(setting.value)
     try:
@@ -103,8 +107,7 @@ def _convert(key: str, setting: Setting, hint: Any) -> Any:
             except msgspec.ValidationError:
                 pass
         given = str(setting.value) if isinstance(setting.value, dt.date) else repr(setting.value)
-        why = f"expected {wanted(hint)}, got {given}"
-        raise BadValue(place=setting.origin, key=key, why=why) from None
+        raise setting.refused(key, f"expected {wanted(hint)}, got {given}") from None
 
 
 def _workload(key: str, setting: Setting) -> str:
@@ -116,17 +119,17 @@ def _workload(key: str, setting: Setting) -> str:
         text = f"{path.parent}:{path.stem}:{function}"
     if entry_point(text) is None:
         why = f"expected package.module:function or ./file.py:function, got {setting.value!r}"
-        raise BadValue(place=setting.origin, key=key, why=why)
+        raise setting.refused(key, why)
     return text
 
 
 def _path(key: str, setting: Setting) -> Path:
     if why := path_problem(str(setting.value)):
-        raise BadValue(place=setting.origin, key=key, why=f"{why}: {setting.value!r}")
+        raise setting.refused(key, f"{why}: {setting.value!r}")
     try:
         path = Path(setting.value).expanduser()
     except RuntimeError:
-        raise BadValue(place=setting.origin, key=key, why=f"there is no such home: {setting.value!r}") from None
+        raise setting.refused(key, f"there is no such home: {setting.value!r}") from None
     return Path(os.path.normpath(setting.base / path))
 
 

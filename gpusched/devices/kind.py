@@ -39,9 +39,9 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[Note, ...]
     #: version of the NVIDIA driver; None if it does not answer
     driver: str | None = None
-    #: every device has answered: one that is not among `devices` cannot be used, or does not exist
+    #: every card has answered: a device that is not among `devices` cannot be used, or does not exist
     complete: bool = False
-    #: where not every one has: the PCI bus ids of the cards that did, for which the same holds
+    #: if it is not `complete`: the PCI bus ids of the cards that have answered, for whose devices the same holds
     answered: frozenset[str] = frozenset()
 
 

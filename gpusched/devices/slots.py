@@ -20,7 +20,7 @@ from gpusched.errors import ConfigError
 
 #: GPU memory that one slot is assumed to need until windows have been observed
 BYTES_PER_SLOT = 1 << 30
-#: slots of a GPU that tuning may try: at most this many for each core of the GPU's share, and at most this many in all
+#: most slots of a GPU that tuning may try: for each core of the GPU's share, and in all
 TUNED_SHARE, MOST_SLOTS = 2, 64
 #: CPU slots beyond one for each core, with `auto`: while a window waits for the disk, another one keeps the core busy
 SPARE_SLOTS = 1

@@ -1,4 +1,4 @@
-"""Attendants: who hears of a process. An attempt is one without a task of its own; `Awaited` is one to wait for."""
+"""Attendants: they hear of a process. An attempt is one, and needs no task; `Awaited` is one for a task that waits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Attendant(Protocol[P_contra, E_contra]):
 
 
 class Awaited(Generic[P, E]):
-    """An attendant to wait for: first for `launched`, and then for `wait`, which must be awaited for each process."""
+    """An attendant for a task, which awaits `launched`, and then, if that did not raise, `wait`."""
 
     def __init__(self, on_stuck: Callable[[P, str], None] = lambda process, trouble: None) -> None:
         """`on_stuck` is called if the process is stuck and `wait` has no callback for it."""

@@ -1,4 +1,4 @@
-"""The engine: where windows run, and on which devices. The supervisor and its neighbours know nothing else of it.
+"""The engine: where windows run, and on which devices. The supervisor and its neighbours know no more of it than this.
 
 `gpusched.engines.local` is this machine. Every engine passes the tests of `tests/engines/test_contract.py`. Logs have
 names relative to the engine's own place for them: `BATCH/LABEL.ATTEMPT.log`.
@@ -101,7 +101,7 @@ WindowAttendant = Attendant[Launched, End]
 
 
 class LeftBehind(msgspec.Struct, frozen=True):
-    """A process that was killed but does not die, with its window if that is known; `doing` is for people."""
+    """A process that was killed but does not die, and its window if that is known; `doing` is its state, for people."""
 
     pid: int
     window: WindowKey | None
@@ -180,7 +180,7 @@ class Engine(Protocol):
     # -- the devices ---------------------------------------------------------------------------------------------------
 
     async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
-        """Until cancelled, post readings and losses, and notice machines and GPUs that come, go or answer again."""
+        """Post readings and losses, and notice machines and GPUs that come, go or answer again, until cancelled."""
 
     def watch(self, devices: Iterable[Device]) -> None:
         """Read these GPUs from now on and account for processes on them, and on no others."""

@@ -9,7 +9,7 @@ from gpusched.store.rows import decode_batch
 
 
 class LateIndexes:
-    """A batch is among them from its end, in the same transaction, until its index has been written."""
+    """A batch becomes one of them in the transaction that records its end, until its index has been written."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

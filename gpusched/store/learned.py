@@ -1,4 +1,4 @@
-"""What windows take, as learned from finished ones: estimates and timings, kept beyond the batches that they come from.
+"""What windows cost, as learned from finished ones: estimates and timings, kept longer than their batches.
 
 They can be read without opening the store, beside the process that writes to it: a plan needs them, and nothing else.
 """

@@ -1,6 +1,6 @@
-"""The moves of one turn: a window that moves several times has its row, and that of its attempt, changed once.
+"""The moves of one turn: however often a window moves, its row and its attempt's are changed once.
 
-So have the counts of its batch: a trigger would change them for every window of a turn.
+The counts of a batch are changed once, too, and therefore not by a trigger, which would run for each window.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ MIGRATIONS = ("1.sql", "2.sql", "3.sql", "4.sql")
 VERSION = len(MIGRATIONS)
 
 _BUSY_TIMEOUT_MS = 2000
-#: errors of sqlite, without the details of them, where it cannot make the files that it needs to read a store
+#: sqlite's errors if it cannot make the files that it needs to read a store; and the bits of a code without its details
 _NOT_MADE, _PRIMARY = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY), 0xFF
 #: files up to this size are checked page by page when opened (60 ms); damage to larger ones shows when it is read
 _CHECK_BYTES = 64 * 1024 * 1024

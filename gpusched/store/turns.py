@@ -143,7 +143,7 @@ class TurnWriter:
 
 
 def _may_be_late(record: Record) -> bool:
-    """Whether a loss of power may lose the record: nothing is done because of it, and a restart ends up as well.
+    """Whether a loss of power may lose the record: nothing is done because of it, and a restart does without it.
 
     A restart treats a window that was starting like one that was running, and resumes a change where it last stood.
     """

@@ -31,7 +31,7 @@ IMPORTANCE = "feature_importance.csv"
 
 LABEL_COLUMNS = ("ts", "symbol", "open", "high", "low", "close", "volume", *FEATURES, "label", "forward_return")
 PREDICTION_COLUMNS = ("ts", "split", "label", "probability")
-#: the fields `split` and `label` of a prediction
+#: the fields `split` and `label` of a prediction, by the use of its row
 _USES = (b",", b",0", b",1", b"train,0", b"train,1", b"validation,0", b"validation,1")
 #: gzip level. For a window of 120 rows, level 1 takes 0.5 ms and 19.2 KB, level 6 takes 1.7 ms and 18.2 KB.
 _COMPRESSION = 1
@@ -80,22 +80,22 @@ def write_artifacts(
     directory: Path,
     symbol: str,
     examples: Examples,
-    matrix: Floats,
     trained: Trained,
     probabilities: Floats,
     common: Common,
 ) -> None:
-    """Write all files. `matrix` is (n, 15), `probabilities` (n,): the model's for each of the n bars."""
+    """Write all files. `probabilities` is (n,): the model's for each of the n bars."""
     files.create(directory / MODEL, trained.text.encode())
     files.create(directory / PICKLE, pickled(trained.text))
     whole = common.labels_file
     labels, predictions = _Gzip(), _Gzip()
-    for label_rows, prediction_rows in tables(symbol, examples, matrix, probabilities, with_labels=whole is None):
+    rows = tables(symbol, examples, common.features, probabilities, with_labels=whole is None)
+    for label_rows, prediction_rows in rows:
         labels.add(label_rows)
         predictions.add(prediction_rows)
     if whole is None:
         whole = labels.whole()
-        common.give(matrix, whole)
+        common.give(whole)
     files.create(directory / LABELS, whole)
     files.create(directory / PREDICTIONS, predictions.whole())
     files.create(directory / IMPORTANCE, importance_csv(trained.booster).encode())
@@ -106,7 +106,7 @@ def tables(
 ) -> Iterator[tuple[bytes, bytes]]:
     """Return the labels file and the predictions file in pieces; both have a row for each bar.
 
-    `with_labels=False`: of the labels file only the heading, since the rows are known and most of the work.
+    `with_labels=False`: the labels file is known already, so its rows, which are most of the work, are left out.
     Numbers have the fewest digits that give the same number again; a missing value is an empty field. The `split` of a
     prediction is train or validation, or empty for a row in neither: purged, or, at the end, without a label yet.
     """

@@ -54,7 +54,7 @@ class Bars:
 
     def window(self, start: dt.date, end: dt.date) -> Bars:
         """The bars of the calendar dates `start` to `end`, both included, by the date that their timestamps show."""
-        # In days, since there is no date behind 9999-12-31, which an open end is written as.
+        # Counted in days: an open end is written as 9999-12-31, and no date follows that.
         first, last = (start - _EPOCH).days * DAY_US, ((end - _EPOCH).days + 1) * DAY_US
         kept = (self.local >= first) & (self.local < last)
         dropped = (self.dropped_local >= first) & (self.dropped_local < last)
@@ -71,7 +71,7 @@ class Bars:
         )
 
     def first_from(self, day: dt.date) -> int:
-        """The number of the first bar of `day` or a later date; that of all bars if there is none."""
+        """The index of the first bar of `day` or a later date; `len(self)` if there is none."""
         late = self.local >= (day - _EPOCH).days * DAY_US
         return int(late.argmax()) if late.any() else len(self)
 

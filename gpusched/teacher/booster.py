@@ -25,13 +25,13 @@ _NORMAL_PREDICTION = 0
 _SPLITS, _GAINS = 0, 1
 _ALL_ROUNDS = -1
 
-#: beginnings of the names of metrics of which more is better; of all others, less is
+#: beginnings of the names of metrics that are better if they are larger; all others are better if they are smaller
 _MORE_IS_BETTER = ("auc", "ndcg@", "map@", "average_precision")
 #: bytes for the name of a metric
 _NAME_BYTES = 64
 #: bytes for a model; a larger one is written twice
 _MODEL_BYTES = 1 << 20
-#: the end of a model file of LightGBM's Python package: it is about data frames, and here are none
+#: the last line that LightGBM's Python package adds to a model: its features were not categories of a data frame
 _NO_CATEGORIES = "\npandas_categorical:null\n"
 
 _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
@@ -125,7 +125,7 @@ class Booster:
 
     def __init__(self, params: Mapping[str, Any], train: Dataset) -> None:
         self._handle = ctypes.c_void_p()
-        #: data that LightGBM reads as long as this is trained
+        #: data sets that LightGBM reads while it trains, so they must live as long
         self._data = [train]
         self._is_finished = ctypes.c_int()
         _call(_lib.LGBM_BoosterCreate, train.handle, _written(params), ctypes.byref(self._handle))

@@ -19,11 +19,11 @@ LONGER = "give longer windows (--window-days), or a smaller training.min_rows"
 #: remedy where no row has a label, or the rows before the validation all reach into it
 NEARER = "give longer windows (--window-days), or a smaller --horizon"
 
-#: remedies for a tail that is the whole window, and for one all of whose rows are without labels
+#: remedies where the days that validate are the whole window, and where none of their rows has a label
 FEWER_DAYS = "give longer windows (--window-days), or fewer days that validate (--validation-days)"
 MORE_DAYS = "give more days that validate (--validation-days): the last `horizon` bars have no label"
 
-#: remedy where a share of the rows is no row
+#: remedy where the share of the rows that validates comes to no row
 OTHER_SHARE = "give longer windows (--window-days), or another split.validation_fraction"
 
 

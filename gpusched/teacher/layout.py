@@ -20,7 +20,7 @@ from gpusched.workload import BadData
 
 #: names of the column of timestamps, the preferred first; a first column without a name counts too, as pandas writes it
 TIMESTAMPS = ("timestamp", "datetime", "date", "dtyyyymmdd", "time", "open_time", "window_start")
-#: names of columns of dates, to which a column `time` adds the time of day
+#: those of them that may name a column of dates, beside a column `time` with the time of day
 _DATES = ("date", "dtyyyymmdd")
 SYMBOLS = ("symbol", "ticker", "ts_code", "tic", "instrument")
 #: names of columns that say of which interval a bar is
@@ -36,7 +36,7 @@ _LIKE = {
     "close": (r"close|last|^c$", r"^price$|settle"),
     "volume": (r"vol|^v$", r"qty|quantity|shares|size", r"amount|turnover"),
 }
-#: in names that are like a column's and mean another thing, and in names that are the second choice
+#: parts of names that mean another thing although they are like a role's, and of names that are the second choice
 _NOT_LIKE = re.compile(r"prev|interest|52|change|chg|%|expir|matur|spread")
 _SECOND_BEST = re.compile(r"adj|bid|ask")
 #: most names of columns in an error message
@@ -62,7 +62,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     volume: int | None
     symbol: int | None
     interval: int | None
-    #: the only symbol that the headings name
+    #: the symbol that the headings name, if they name one only
     heading: str = ""
 
     @property

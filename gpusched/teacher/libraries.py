@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator
 from types import ModuleType
 
-#: packages that are hidden from TA-Lib, and in a trial from LightGBM's Python package (which needs narwhals and scipy)
+#: packages that TA-Lib imports where they are installed, as LightGBM's Python package does, which a trial imports; that
+#: one cannot do without narwhals and scipy, so these are not hidden
 OPTIONAL = (
     "cffi",
     "dask",
@@ -47,9 +48,10 @@ def preload() -> None:
 
 @contextlib.contextmanager
 def _without_threading() -> Iterator[None]:
-    """Let TA-Lib have the only name that it uses of `threading`, without that module.
+    """Let TA-Lib import a stand-in for `threading`, with `local`, which is all that it uses.
 
-    Once imported, it has a hook in each fork, whose work on the threads that there are not touches 40 pages.
+    The module itself registers a function that runs in each forked process and writes to 40 pages there, although there
+    are no other threads.
     """
     if "threading" in sys.modules:
         yield

@@ -52,7 +52,7 @@ def _are(count: int) -> str:
 
 
 def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
-    """An entry of the root with nearly the symbol's name, or a sign that another root was meant; and a remedy."""
+    """What is in the root instead: an entry with nearly the symbol's name, or a sign of another root; and a remedy."""
     try:
         names = _names(root, Path(root).stat().st_mtime_ns)
     except OSError:  # the root can be searched, but not listed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpusched.workload import DeviceMismatch
 
-#: environment variable; 1 allows OpenCL on the host's processors, so that tests can take the path of a GPU without one
+#: environment variable; 1 accepts the host's processors as an OpenCL device, so that tests need no GPU
 ALLOW_CPU_OPENCL = "GPUSCHED_ALLOW_CPU_OPENCL"
 
 _NAMED = re.compile(r"Using GPU Device: (.*?), Vendor:")

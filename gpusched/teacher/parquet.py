@@ -30,7 +30,7 @@ from gpusched.teacher.tables import column_of
 from gpusched.teacher.timestamps import Instants, instants
 from gpusched.workload import BadData
 
-#: rows of a file, of which a text file has no more: see `contents.MOST_BYTES`
+#: most rows of a file; a text file of `contents.MOST_BYTES` has no more
 MOST_ROWS = 40_000_000
 #: attribute of a frame: the only symbol in its headings
 _HEADING = "heading"
@@ -84,18 +84,8 @@ def _rows(number: int, path: Path, reading: Reading) -> Rows:
 
 
 def _frame(path: Path, symbol: str) -> pd.DataFrame:
-    """Read a file's columns, including its index; every column has a name."""
-    content = read_file(path)
-    _require_few_rows(path, content)
-    try:
-        frame = pd.read_parquet(io.BytesIO(content))
-    except ImportError:
-        raise BadData(f"{path}: reading Parquet needs pyarrow (pip install pyarrow), or convert it to CSV") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # of many classes for a damaged file; the disk has delivered its bytes
-        why = str(error).partition("\n")[0]  # some list all columns
-        raise BadData(f"{path}: cannot be read as Parquet: {why}") from None
+    """A file's columns, including its index; every column has a name."""
+    frame = _read(path)
     heading = ""
     index = [] if isinstance(frame.index, pd.RangeIndex) else [str(name or "") for name in frame.index.names]
     if frame.columns.nlevels > 1:
@@ -126,6 +116,20 @@ def _frame(path: Path, symbol: str) -> pd.DataFrame:
         frame.columns = pd.Index([*index, *names])
     frame.attrs[_HEADING] = heading
     return frame
+
+
+def _read(path: Path) -> pd.DataFrame:
+    content = read_file(path)
+    _require_few_rows(path, content)
+    try:
+        return pd.read_parquet(io.BytesIO(content))
+    except ImportError:
+        raise BadData(f"{path}: reading Parquet needs pyarrow (pip install pyarrow), or convert it to CSV") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # of many classes for a damaged file; the disk has delivered its bytes
+        why = str(error).partition("\n")[0]  # some list all columns
+        raise BadData(f"{path}: cannot be read as Parquet: {why}") from None
 
 
 def _require_few_rows(path: Path, content: bytes) -> None:

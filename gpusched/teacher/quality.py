@@ -30,7 +30,7 @@ from gpusched.workload import BadData, DataNote
 
 #: greatest share of rows that may contradict another row of their instant
 MOST_CONFLICTS = 0.01
-#: a note is made of a close that is more than this many times the close of the day before, or less than one over this
+#: a note is made of a close that is more than this many times the close of the day before, or less than 1 / JUMP times
 JUMP = 1.5
 #: bars up to which no note is made about an unusual interval
 _MANY = 5
@@ -39,7 +39,8 @@ _ROUNDING = 1e-6
 #: most pairs of rows that are examined for the reason why they differ
 _PAIRS = 200
 
-#: share of daily bars in the evening of UTC above which it is told: summer time moves some of them past midnight
+#: a note is made if more than this share of the daily bars stands in the evening of UTC; in London, those of the summer
+#: do
 _EVENINGS = 0.1
 
 #: explains why rows of a file differ, given pairs of their lines; None if it finds no reason

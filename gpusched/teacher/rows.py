@@ -45,7 +45,7 @@ class Rows:
     file: Integers
     line: Integers
     notes: tuple[DataNote, ...] = ()
-    #: names in the symbol column of the rows, each with a file that has it
+    #: names in the symbol column of the rows, each with the number of a file that has it
     symbols: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:

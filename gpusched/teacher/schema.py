@@ -85,8 +85,7 @@ MinRows = Annotated[int, Meta(ge=2)]
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings as they were given; `parse_settings` completes them."""
 
-    #: any name of the interval; its directory below the symbol's holds the bars; empty: 1d, or the only directory there
-    #: is
+    #: the interval by any of its names; its bars are in `<symbol>/<interval>`; empty: 1d, or the only such directory
     interval: Annotated[str, Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,31})?$")] = ""
     horizon: Horizon = 7
     #: a forward return above it is labelled 1
@@ -111,7 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 #: the roles of columns: the keys of `Settings.columns`
 COLUMNS = ("timestamp", "time", "open", "high", "low", "close", "volume", "symbol")
-#: settings that version 0.1 lacked, and their defaults
+#: settings that version 0.1 did not have, and their defaults
 _LATER = {"validation_days": 0}
 #: settings that change how files are read; their effect is in the bars
 READING = ("columns", "timezone", "date_format", "decimal", "strict")
@@ -144,8 +143,8 @@ def parse_settings(raw: Mapping[str, Any] | Settings) -> Settings:
 def written(settings: Settings) -> dict[str, Any]:
     """The settings by name, as they are handed on and digested.
 
-    Those that version 0.1 lacked are left out while they have their default: fingerprints and ids of batches made
-    without them stay valid.
+    A setting that version 0.1 did not have is left out while it has its default, so that fingerprints and ids of
+    batches from before stay valid.
     """
     plain: dict[str, Any] = msgspec.to_builtins(settings)
     return {name: value for name, value in plain.items() if _LATER.get(name, ...) != value}

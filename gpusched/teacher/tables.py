@@ -42,7 +42,7 @@ class Table:
     paths: Sequence[Path]
     separator: str
     text: bytes
-    #: (n, columns) position of a field's first character in `text`, and of the one after its last
+    #: (n, columns) positions in `text`: of a field's first character, and of the one behind its last
     starts: Integers
     ends: Integers
     #: (n,) number of the row's file in `paths`
@@ -100,7 +100,7 @@ class Table:
         return np.frombuffer(self.text, np.uint8)[self._trimmed(column)[0]]
 
     def blocks(self) -> Iterator[Table]:
-        """The table in pieces of so few rows that columns computed of them take little memory; at least one piece."""
+        """The table in pieces of few rows, for computations that take much memory for each row; at least one piece."""
         for start in range(0, max(len(self), 1), _BLOCK_ROWS):
             yield self.only(slice(start, start + _BLOCK_ROWS))
 

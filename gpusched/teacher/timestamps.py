@@ -33,9 +33,9 @@ _TIME_OF_DAY = re.compile(_TIME + _OFFSET)
 _NUMBER = re.compile(r"-?0+(?:\.0*)?")
 #: lengths of YYYYMMDD, YYYYMMDDHHMM and YYYYMMDDHHMMSS: numbers that all have one of these are taken to be dates
 _COMPACT_DIGITS = (8, 12, 14)
-#: the widths of these with `.0` at their ends
+#: their lengths if `.0` follows
 _FLOAT_DIGITS = (10, 14, 16)
-#: as seconds since 1970, these are the years from 2033 to 2038: as YYYYMMDDHH, those from 1990 to 2050
+#: numbers that can be seconds since 1970 (from 2033 to 2038) as well as YYYYMMDDHH (from 1990 to 2050)
 _HOURS = (1_990_010_100, 2_050_123_123)
 
 _ZERO, _DOT, _MINUS = b"0.-"

@@ -34,7 +34,7 @@ from gpusched.workload import BadParameters, Report
 #: two (2 cores; half a second if they spin while they wait), on 7,000 rows 0.2 s and 0.35 s.
 ROWS_PER_THREAD = 10_000
 
-#: messages with which LightGBM refuses a parameter: the source files that they name, or their words
+#: what LightGBM's messages about a refused parameter have in them: the name of a source file, or certain words
 _REFUSED = re.compile(r"config(_auto)?\.(cpp|h)|^Parameter |^Unknown |^Cannot (set|use) |not enabled in this build")
 #: the place in LightGBM's sources that such a message may end with
 _PLACE = re.compile(r" at \S+, line \d+ *\.\s*$")
@@ -67,7 +67,7 @@ class Trained(msgspec.Struct, frozen=True):
 class _Log:
     """Receives LightGBM's messages, finds the OpenCL device in them, and prints those that `verbosity` allows.
 
-    `differs`: print LightGBM's warning that results may differ, once, even if `verbosity` allows no warnings.
+    `differs`: the parameters let results differ; LightGBM's warning of that is printed once, whatever `verbosity` says.
     """
 
     def __init__(self, verbosity: int, *, differs: bool = False) -> None:
@@ -127,7 +127,7 @@ def train(
 
 @functools.cache
 def try_once(params: bytes) -> None:
-    """As `try_parameters`, which takes 3 ms, of parameters in JSON: many points of a sweep may have the same ones."""
+    """Call `try_parameters`, which takes 3 ms, once for the same parameters in JSON: a sweep may repeat them often."""
     try_parameters(msgspec.json.decode(params))
 
 

@@ -16,7 +16,8 @@ from gpusched.workload import DeviceMismatch, Trial
 #: numbers of rows: LightGBM compiles different OpenCL kernels for up to 64 bins (the first) and for up to 256 (the
 #: second)
 ROWS_OF_EACH_KERNEL = (120, 1024)
-#: as many as the teacher's features, whose module imports TA-Lib and with that pandas: two thirds of a trial's time
+#: the number of the teacher's features; their module is not imported for it, since that imports TA-Lib, which imports
+#: pandas: two thirds of a trial's time
 COLUMNS = 15
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import gpusched
 from gpusched.teacher.artifacts import write_artifacts
 from gpusched.teacher.common import Common
 from gpusched.teacher.examples import window_examples
-from gpusched.teacher.features import FEATURES, features
+from gpusched.teacher.features import FEATURES
 from gpusched.teacher.fingerprint import fingerprint, lightgbm_version
 from gpusched.teacher.history import load_history
 from gpusched.teacher.metrics import metrics
@@ -28,9 +27,8 @@ from gpusched.workload import Report, Result, Task
 class _Phases:
     """Reports phases and measures their times; a round reported within a phase does not end it."""
 
-    def __init__(self, report: Report, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, report: Report) -> None:
         self._report = report
-        self._clock = clock
         self._current: str | None = None
         self._began = 0.0
         self.seconds: dict[str, float] = {}
@@ -38,12 +36,12 @@ class _Phases:
     def __call__(self, phase: str, round: int = 0, rounds: int = 0) -> None:
         if phase != self._current:
             self.end()
-            self._current, self._began = phase, self._clock()
+            self._current, self._began = phase, time.perf_counter()
         self._report(phase, round, rounds)
 
     def end(self) -> None:
         if self._current is not None:
-            self.seconds[self._current] = round(self._clock() - self._began, 6)
+            self.seconds[self._current] = round(time.perf_counter() - self._began, 6)
             self._current = None
 
 
@@ -61,19 +59,18 @@ def train_window(task: Task, directory: Path, report: Report) -> Result:
 
     phase("features")
     common = Common(task.symbol, examples)
-    matrix = features(bars) if common.features is None else common.features
 
-    trained = train(examples, matrix, settings.lightgbm, task.device_type, task.threads, phase)
+    trained = train(examples, common.features, settings.lightgbm, task.device_type, task.threads, phase)
 
     phase("metrics")
-    probabilities = trained.booster.predict(matrix)
+    probabilities = trained.booster.predict(common.features)
     scores = {
         name: metrics(examples.labels[rows], probabilities[rows])
         for name, rows in (("train", examples.split.train), ("validation", examples.split.validation))
     }
 
     phase("artifacts")
-    write_artifacts(directory, task.symbol, examples, matrix, trained, probabilities, common)
+    write_artifacts(directory, task.symbol, examples, trained, probabilities, common)
     phase.end()
     return Result(
         metrics=scores,

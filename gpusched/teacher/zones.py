@@ -20,9 +20,9 @@ _EPOCH = dt.datetime(1970, 1, 1)
 def at_exchange(rows: Rows, timezone: str) -> Rows:
     """Give rows the wall clock and the UTC offset of a zone.
 
-    Timestamps with an offset are converted; those without one are taken as the zone's wall clock already. Where an hour
-    occurs twice, a time that a file has twice is of the first hour and then of the second, or the other way round in a
-    file that has the latest row first.
+    Timestamps with an offset are converted; those without one are taken as the zone's wall clock already. If the clock
+    is put back, an hour occurs twice: of two rows of a file with the same time, one is of the first hour and the other
+    of the second, in the order of the file's other rows.
     """
     zone = ZoneInfo(timezone)
     naive = rows.offset == NAIVE

@@ -13,9 +13,10 @@ from collections.abc import Set
 from typing import NoReturn
 
 from gpusched import shared
+from gpusched.leaving import exit_code
 from gpusched.worker import inputs, linux, settings, survey, trial, window
-from gpusched.worker.messages import Fork, InputsJob, SettingsJob, SurveyJob, WindowJob
-from gpusched.worker.stream import ORPHANED
+from gpusched.worker.messages import Fork, InputsJob, Job, SettingsJob, Started, SurveyJob, TrialJob, WindowJob
+from gpusched.worker.stream import ORPHANED, Stream
 from gpusched.worker.threads import capped
 
 #: descriptor of the pipe in every window process: the first after the standard ones
@@ -31,32 +32,39 @@ def become_window(
     request: Fork, pipe: int, log: int, launcher: int, allowed_cpus: Set[int], memory_file: int | None
 ) -> NoReturn:
     """Run `request.job` in this freshly forked process. Never returns. `memory_file`: see `gpusched.shared`."""
-    exit_code = 1
+    code = 1
     try:
         _detach(pipe, log, launcher, memory_file)
         _apply_limits(request, allowed_cpus)
         _apply_environment(request)
         gc.enable()
-        match request.job:
-            case WindowJob() as job:
-                exit_code = window.serve(job, PIPE)
-            case SurveyJob() as job:
-                exit_code = survey.serve(job, PIPE)
-            case SettingsJob() as job:
-                exit_code = settings.serve(job, PIPE)
-            case InputsJob() as job:
-                exit_code = inputs.serve(job, PIPE)
-            case job:
-                exit_code = trial.serve(job, PIPE)
+        stream = Stream(PIPE)
+        stream.send(Started(pid=os.getpid()))
+        code = _serve(request.job, stream)
     except SystemExit as stop:
-        exit_code = _code_of(stop)
+        code = exit_code(stop)
     except BaseException:  # nothing above could catch it: it goes to the log
         traceback.print_exc(file=sys.stderr)
     finally:
         try:
             _flush()
         finally:  # whatever the workload has made of its streams: a copy of the launcher would kill the other windows
-            os._exit(exit_code)
+            os._exit(code)
+
+
+def _serve(job: Job, stream: Stream) -> int:
+    """Do the job for the supervisor at the other end of `stream`; return the exit code."""
+    match job:
+        case WindowJob():
+            return window.serve(job, stream)
+        case SurveyJob():
+            return survey.serve(job, stream)
+        case SettingsJob():
+            return settings.serve(job, stream)
+        case InputsJob():
+            return inputs.serve(job, stream)
+        case TrialJob():
+            return trial.serve(job, stream)
 
 
 def _detach(pipe: int, log: int, launcher: int, memory_file: int | None) -> None:
@@ -103,16 +111,6 @@ def _apply_environment(request: Fork) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _code_of(stop: SystemExit) -> int:
-    """The exit code that the interpreter would use."""
-    if stop.code is None:
-        return 0
-    if isinstance(stop.code, int):
-        return stop.code & 0xFF
-    print(stop.code, file=sys.stderr)  # noqa: T201
-    return 1
 
 
 def _flush() -> None:

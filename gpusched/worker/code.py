@@ -1,8 +1,8 @@
-"""The code of a workload: a digest of what its module is made of, and the files by which a change is noticed.
+"""The code of a workload: a digest of its sources, and the states of its files, by which a later change is noticed.
 
-Counted are the module's source, the sources that it imports from beside itself (wherever in a file the import stands),
-and the version of the distribution that installed it. They are read before the import, so that an edit meanwhile is
-noticed. gpusched's own workloads have versions of their own, which they put into their fingerprints.
+Its sources are those of its module and of all that this imports from the same directory (wherever in a file the import
+stands); the version of an installed distribution counts as well. They are read before the import, so that an edit
+meanwhile is noticed. gpusched's own workloads have versions of their own, which they put into their fingerprints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 from gpusched.core.entry_point import EntryPoint
 from gpusched.worker.messages import Stamp
 
-#: directories of installed packages: of what lies there, only the workload's own package is its code
+#: names of directories of installed packages: if a workload is one of them, the other packages there are not its code
 _INSTALLED = ("site-packages", "dist-packages")
 #: its own files and versions are not a workload's code
 _GPUSCHED = "gpusched"
@@ -39,7 +39,7 @@ class Code(msgspec.Struct, frozen=True):
 
 
 def is_own(path: Path, root: Path) -> bool:
-    """Whether a directory is that of a workload's sources or below it, and not of gpusched or an installed package."""
+    """Whether a directory holds a workload's sources: `root` or one below, but not gpusched or an installed package."""
     if not path.is_relative_to(root):
         return False
     parts = path.relative_to(root).parts
@@ -76,9 +76,9 @@ def script_digest(script: Path) -> str:
 
 
 def imported_files(code: Code, preloads: tuple[str, ...] = ()) -> tuple[Stamp, ...]:
-    """The files that were imported from beside the module, those included that only a look at the process can find.
+    """The files of a workload that this process has imported, also by imports that its sources do not show.
 
-    With `preloads`, modules of a command: all that may be edited, since they may lie anywhere.
+    With `preloads`, the modules of a command: all imported files that somebody may edit, since these may lie anywhere.
     """
     if preloads:
         return _editable_files()

@@ -44,8 +44,8 @@ class CudaError(Exception):
 def require_device(device: str, device_type: DeviceType) -> str | None:
     """Make sure that CUDA shows the one device that was promised, and can work on it if `device_type` is cuda.
 
-    Returns its UUID; None if no GPU was promised, or if CUDA cannot tell, since the window may have another way to its
-    device. Raises DeviceMismatch, CudaError.
+    Returns the device's UUID; None if no GPU was promised, or if CUDA does not work here: a window that does not train
+    by CUDA may reach its device by OpenCL. Raises DeviceMismatch, CudaError.
     """
     if device == CPU and device_type != "cuda":
         return None

@@ -20,14 +20,14 @@ from gpusched import artifacts, directories, files, known
 from gpusched.core.entry_point import entry_point
 from gpusched.core.model import Standing, Training, WindowResult
 from gpusched.core.planning import INDEX
-from gpusched.metadata import Metadata
+from gpusched.metadata import Metadata, read_metadata
 from gpusched.worker.identity import digest
 from gpusched.worker.messages import SurveyJob
 from gpusched.workload import device_fingerprint
 
-#: bytes of an index of which the records of trainings are read
+#: bytes of an index; a larger one is not read
 _MOST_BYTES = 256 * 1024 * 1024
-#: bounds of an instant and of a duration that are believed: later ones are no dates, and files may say anything
+#: greatest instant and duration that are believed, since a file may say anything; a later instant would be no date
 _MOST_AT = 32e9
 _MOST_S = 1e9
 
@@ -49,7 +49,7 @@ class Earlier:
 
     def __init__(self, job: SurveyJob) -> None:
         self.output_dir = Path(job.output_dir)
-        # In its own directory a result counts only if it is whole, which of others is found out by the copy.
+        # A result in the output directory is verified here; one in another directory is verified while it is copied.
         self._others = tuple(path for path in map(Path, job.reuse_from) if path != self.output_dir)
         self._device_types = job.device_types
         self._workload = job.workload
@@ -57,7 +57,7 @@ class Earlier:
         #: results by fingerprint, from the index
         self._known = known.paths(Path(job.cache_dir), job.owner)
         self._trainings: dict[Path, dict[str, Training]] = {}
-        #: the entries of the output directory: to look for each of 100,000 new windows there takes seconds
+        #: the entries of the output directory, listed once: one look for each of 100,000 windows would take seconds
         self._taken = _names(self.output_dir)
 
     def result(self, label: str, fingerprint: str | None) -> WindowResult | None:
@@ -70,7 +70,7 @@ class Earlier:
             if (metadata := artifacts.verify(path, wanted)) is not None:
                 return self._reused(metadata, path)
         for directory in self._others:
-            metadata = artifacts.read_metadata(path := directory / label)
+            metadata = read_metadata(path := directory / label)
             if metadata is not None and metadata.is_of(label, wanted):
                 return self._reused(metadata, path)
         if self._reuses_known and (place := self._known_place(label, wanted)):
@@ -96,7 +96,7 @@ class Earlier:
             with contextlib.suppress(OSError):
                 status = path.lstat()
                 if path.name == label and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
-                    metadata = artifacts.read_metadata(path)
+                    metadata = read_metadata(path)
                     if metadata is not None and metadata.is_of(label, wanted):
                         return metadata, path
         return None
@@ -111,7 +111,7 @@ class Earlier:
 
     def is_of_others(self, label: str, settings: Any) -> bool:
         """Whether the result in a window's place has another workload than the job, or other settings than these."""
-        metadata = artifacts.read_metadata(self.output_dir / label)
+        metadata = read_metadata(self.output_dir / label)
         if metadata is None or metadata.workload_settings is None:  # before 0.2 they were not recorded
             return False
         return _name(metadata.workload) != _name(self._workload) or digest(metadata.workload_settings) != digest(

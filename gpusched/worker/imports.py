@@ -1,4 +1,4 @@
-"""The time that a window's function spends with imports, which its launcher could have made once for all windows."""
+"""The time that a window's function spends on imports; its launcher could make them once for all windows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEAST_S = 0.05
 
 
 class ImportTimer:
-    """Within the context, measures the import statements that are executed, those inside of imports with them."""
+    """Measures the time of all import statements that are executed within the context, nested ones once."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

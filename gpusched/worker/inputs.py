@@ -10,7 +10,7 @@ import msgspec
 
 from gpusched.worker.identity import listing
 from gpusched.worker.loading import load_function, load_module
-from gpusched.worker.messages import InputFiles, InputsJob, Started
+from gpusched.worker.messages import InputFiles, InputsJob
 from gpusched.worker.settings import made_settings
 from gpusched.worker.stream import Stream, error_message
 from gpusched.worker.window import error_kind
@@ -28,10 +28,8 @@ def input_files(job: InputsJob) -> InputFiles:
     return InputFiles(names=tuple(_within(root, Path(root, path)) for path in find(task)))
 
 
-def serve(job: InputsJob, pipe: int) -> int:
-    """Answer the supervisor at the other end of `pipe`; return the exit code."""
-    stream = Stream(pipe)
-    stream.send(Started(pid=os.getpid()))
+def serve(job: InputsJob, stream: Stream) -> int:
+    """Answer the supervisor at the other end of `stream`; return the exit code."""
     try:
         stream.send(input_files(job))
     except Exception as error:

@@ -61,7 +61,6 @@ from gpusched.worker.messages import (
     Preloaded,
     PreloadFailed,
     Refused,
-    SettingsJob,
     SurveyJob,
     TrialJob,
     WindowJob,
@@ -75,7 +74,7 @@ _DESCRIPTORS = array.array("i")
 
 
 class Leaving(msgspec.Struct):
-    """A window whose leader is reaped; `gone` is sent once its group and the strays are gone, too."""
+    """A window whose leader is reaped; `gone` is sent once its group and these strays are gone, too."""
 
     gone: Gone
     strays: set[int]
@@ -205,10 +204,8 @@ class Launcher:
 
     def _fork(self, request: Fork, pipe: int, log: int) -> None:
         job = request.job
-        imports = job.imports if isinstance(job, WindowJob | SettingsJob) else ()
-        if not isinstance(job, SurveyJob | InputsJob) and not self._preload(
-            job.workload, "window", imports, request.id
-        ):
+        needs_all = not isinstance(job, SurveyJob | InputsJob)
+        if needs_all and not self._preload(job.workload, "window", job.imports, request.id):
             return
         if isinstance(job, WindowJob | TrialJob):
             self._rehearsals.before_fork()

@@ -66,8 +66,7 @@ def close_from(first: int) -> None:
 def die_with_parent(signum: signal.Signals) -> None:
     """Ask for `signum` when the thread that created this process ends. Check afterwards that it has not already."""
     if _prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise _last_error()
 
 
 def die_of(signum: int) -> NoReturn:
@@ -91,8 +90,7 @@ def block_and_receive(*signals: signal.Signals) -> int:
         _libc.sigaddset(mask, signum)
     descriptor: int = _libc.signalfd(-1, mask, _SFD_FLAGS)
     if descriptor < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise _last_error()
     return descriptor
 
 
@@ -122,8 +120,12 @@ def rewrite_variable(name: str, value: str) -> None:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent dies."""
     if _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise _last_error()
+
+
+def _last_error() -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code))
 
 
 def lay_out_heap() -> None:

@@ -43,7 +43,7 @@ class WindowJob(msgspec.Struct, frozen=True, kw_only=True, tag="window"):
     guarded: bool = False
     #: modules that the launcher has imported for it, beside those of the workload
     imports: tuple[str, ...] = ()
-    #: a name that it has in common with the windows that it shares content with, see `gpusched.shared`; empty: none
+    #: the windows of this name share content (`gpusched.shared`); empty: it shares none
     shares: str = ""
 
 
@@ -93,6 +93,8 @@ class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     device_type: DeviceType
     #: UUID
     device: str
+    #: as in `WindowJob`; none, since only a command has them, which is not tried
+    imports: tuple[str, ...] = ()
 
 
 class InputsJob(msgspec.Struct, frozen=True, kw_only=True, tag="inputs"):
@@ -283,7 +285,7 @@ class SurveyDone(msgspec.Struct, frozen=True, kw_only=True, tag="survey_done"):
 
 
 class SettingsChecked(msgspec.Struct, frozen=True, kw_only=True, tag="settings_checked"):
-    """The reasons why settings are refused, by their place in the job; after the first 20 no others are checked."""
+    """The reasons why settings are refused, by their index in the job; after the first 20 no more are checked."""
 
     refusals: dict[int, str]
 
@@ -303,7 +305,7 @@ class Error(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     kind: ErrorKind
     message: str
     traceback: str
-    #: as in `gpusched.core.states.Failure`, and so the next
+    #: these three as in `gpusched.core.states.Failure`
     cause: str = ""
     place: str = ""
     source_line: str = ""
@@ -345,3 +347,8 @@ class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
     killed: bool = False
     #: the forbidden output that the process wrote to its pipe; it was killed for it
     violation: str | None = None
+
+    @property
+    def status(self) -> str:
+        """`signal 9` or `exit code 1`."""
+        return f"signal {self.signal}" if self.signal else f"exit code {self.exit_code}"

@@ -21,9 +21,10 @@ from gpusched.worker.messages import WindowJob
 from gpusched.worker.window import run_window
 from gpusched.workload import Result, Task
 
-#: Python 3.11 specializes a function that has been called so often
+#: calls after which Python 3.11 specializes a function
 TIMES = 8
-#: windows of a launcher after which the rehearsals that are left pay: each takes as long as they save five windows
+#: forks after which a launcher makes its remaining rehearsals even while windows run: each takes as much time as all
+#: rehearsals save in five windows
 PAYING = 32
 #: a directory in memory
 IN_MEMORY, ON_DISK = Path("/dev/shm"), "/tmp"  # noqa: S108  # for a new directory that only this user can open
@@ -57,7 +58,7 @@ class Rehearsals:
         self._make_ready()
 
     def before_fork(self) -> None:
-        """Run the first before any window is forked, and those that are left one by one before later windows."""
+        """Run the first rehearsal before the first window; after `PAYING` windows, one before each, if any is left."""
         if self._windows is not None:
             self._forks += 1
             if self._forks == 1 or self._forks > PAYING:

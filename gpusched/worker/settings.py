@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ import msgspec
 
 from gpusched.errors import did_you_mean
 from gpusched.worker.loading import load_function, load_module
-from gpusched.worker.messages import SettingsChecked, SettingsJob, Started
+from gpusched.worker.messages import SettingsChecked, SettingsJob
 from gpusched.worker.stream import Stream, encodable
 from gpusched.workload import BadParameters
 
@@ -36,7 +35,7 @@ def made_settings(workload: str, raw: Any) -> Any:
 
 
 def plain_settings(settings: Any) -> Any:
-    """Settings as JSON has them, for metadata and fingerprints: the attributes of an object of a class."""
+    """Settings as JSON has them, for metadata and fingerprints; of an object its attributes."""
     # msgspec leaves out those fields of a dataclass that it has not been given.
     fields = getattr(settings, "__dataclass_fields__", None)
     return msgspec.to_builtins(
@@ -44,10 +43,8 @@ def plain_settings(settings: Any) -> Any:
     )
 
 
-def serve(job: SettingsJob, pipe: int) -> int:
-    """Check settings for the supervisor at the other end of `pipe`; return the exit code."""
-    stream = Stream(pipe)
-    stream.send(Started(pid=os.getpid()))
+def serve(job: SettingsJob, stream: Stream) -> int:
+    """Check settings for the supervisor at the other end of `stream`; return the exit code."""
     refusals: dict[int, str] = {}
     for number, raw in enumerate(job.settings):
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,7 +14,6 @@ from gpusched.worker.earlier import Earlier
 from gpusched.worker.identity import Identity
 from gpusched.worker.loading import code_of, load_function, load_module
 from gpusched.worker.messages import (
-    Started,
     SurveyDone,
     SurveyedSymbol,
     SurveyedWindow,
@@ -92,10 +90,8 @@ def _by_point(windows: Sequence[Window]) -> dict[str, list[Window]]:
     return by_point
 
 
-def serve(job: SurveyJob, pipe: int) -> int:
-    """Run a survey for the supervisor at the other end of `pipe`; return the exit code."""
-    stream = Stream(pipe)
-    stream.send(Started(pid=os.getpid()))
+def serve(job: SurveyJob, stream: Stream) -> int:
+    """Run a survey for the supervisor at the other end of `stream`; return the exit code."""
     try:
         run_survey(job, stream.send)
     except Exception as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Callable
 
 from gpusched.core.model import DeviceType
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.loading import load_module
-from gpusched.worker.messages import Started, TrialJob
+from gpusched.worker.messages import TrialJob
 from gpusched.worker.stream import Stream, error_message
 from gpusched.worker.window import error_kind
 from gpusched.workload import Trial
@@ -17,14 +16,12 @@ from gpusched.workload import Trial
 WarmUp = Callable[[DeviceType], Trial]
 
 
-def serve(job: TrialJob, pipe: int) -> int:
-    """Run a trial for the supervisor at the other end of `pipe`, whose last message counts; return the exit code.
+def serve(job: TrialJob, stream: Stream) -> int:
+    """Run a trial for the supervisor at the other end of `stream`, whose last message counts; return the exit code.
 
     If CUDA refuses a context, the workload is tried all the same: only the workload knows whether it was built for CUDA
     at all, which is the better answer. CUDA's error is sent first, since LightGBM may die of it.
     """
-    stream = Stream(pipe)
-    stream.send(Started(pid=os.getpid()))
     try:
         refused = _refused(job)
         if refused is not None:

@@ -1,7 +1,7 @@
 """Run one window in a slot: load the workload, call it for the window, commit its artifacts.
 
 `run_window` does all of it and raises like any function; `gpusched train` calls it in its own process. `serve` calls
-`run_window` at the far end of a pipe.
+it in a forked process, and sends the result or the error to the supervisor.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import math
-import os
 import resource
 import sys
 import time
@@ -28,7 +27,7 @@ from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.identity import Identity
 from gpusched.worker.imports import LEAST_S, ImportTimer
 from gpusched.worker.loading import code_of, load_function, load_module
-from gpusched.worker.messages import ErrorKind, Started, WindowJob
+from gpusched.worker.messages import ErrorKind, WindowJob
 from gpusched.worker.settings import made_settings, plain_settings
 from gpusched.worker.stream import MergedProgress, Stream, error_message
 from gpusched.workload import (
@@ -83,10 +82,8 @@ def run_window(job: WindowJob, report: Report, *, durable: bool = True) -> Windo
     return msgspec.structs.replace(metadata.result(path), moved_aside=partial.moved_aside)
 
 
-def serve(job: WindowJob, pipe: int) -> int:
-    """Run a window for the supervisor at the other end of `pipe`; return the exit code."""
-    stream = Stream(pipe)
-    stream.send(Started(pid=os.getpid()))
+def serve(job: WindowJob, stream: Stream) -> int:
+    """Run a window for the supervisor at the other end of `stream`; return the exit code."""
     report = MergedProgress(stream)
     try:
         result = run_window(job, report)

@@ -11,6 +11,7 @@ from typing import Any
 from gpusched.command import WORKLOAD
 from gpusched.core.model import WindowResult
 from gpusched.engines.attendance import Awaited
+from gpusched.engines.local.launcher import Confines
 from gpusched.engines.local.process import Process
 from gpusched.worker.messages import Error, ProcessEnd, WindowJob
 from tests.worker.support import Bench, bench
@@ -43,7 +44,9 @@ class Commands:
         given: Any = {"argv": argv, "directory": str(self.directory), "preload": list(preload), **settings}
         job = self.workers.job(WORKLOAD, **given)
         job = WindowJob(workload=job.workload, task=job.task, output_dir=job.output_dir, imports=preload)
-        return await self.workers.launcher.fork(job, log_path=self.workers.log, env={"CUDA_VISIBLE_DEVICES": "GPU-1"})
+        return await self.workers.launcher.fork(
+            job, Confines(log_path=self.workers.log, env={"CUDA_VISIBLE_DEVICES": "GPU-1"})
+        )
 
     async def run(self, argv: list[str], preload: tuple[str, ...] = (), **settings: Any) -> ProcessEnd:
         process = await self.start(argv, preload, **settings)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpusched import artifacts
 from gpusched.config import STATE_DIR
+from gpusched.metadata import read_metadata
 from gpusched.store.store import Store
 from tests.devices.fake_cuda import FakeCuda
 from tests.devices.fake_nvml import FakeNvml
@@ -45,7 +45,7 @@ def details(output: Path) -> list[dict[str, Any]]:
     """The view of each window, with the device that it was given."""
     found = []
     for line in index(output):
-        metadata = artifacts.read_metadata(Path(line["artifacts_path"]))
+        metadata = read_metadata(Path(line["artifacts_path"]))
         assert metadata is not None
         found.append(
             metadata.details

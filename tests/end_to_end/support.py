@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gpusched import artifacts, cli
+from gpusched.metadata import read_metadata
 from tests.waiting import PATIENCE_S
 
 REPOSITORY = Path(__file__).parents[2]
@@ -123,7 +124,7 @@ def check_sound(output: Path, trained: int) -> None:
     directories = [path for path in output.iterdir() if path.is_dir() and not path.name.startswith(".")]
     assert len(directories) == trained
     for directory in directories:
-        metadata = artifacts.read_metadata(directory)
+        metadata = read_metadata(directory)
         assert metadata is not None, directory
         assert artifacts.verify(directory, {str(metadata.fingerprint)}) is not None, directory
         assert {path.name for path in directory.iterdir()} == {*REPRODUCIBLE, "metadata.json"}

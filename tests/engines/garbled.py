@@ -6,7 +6,7 @@ import asyncio
 import socket
 import sys
 
-from gpusched.engines.ray import frames
+from gpusched.engines.ray import connection, frames
 
 GARBLED = b"\xc1"
 
@@ -19,8 +19,8 @@ async def serve(descriptor: int, who: str) -> None:
         frames.Carry(host="n1", frames=(GARBLED,)),
     )
     for data in [frames.packed(one) for one in of_node] if who == "node" else [GARBLED]:
-        writer.write(frames.framed(data))
-    while await frames.next_frame(reader) is not None:
+        writer.write(connection.framed(data))
+    while await connection.next_frame(reader) is not None:
         pass
 
 

@@ -14,7 +14,7 @@ import socket
 import sys
 from pathlib import Path
 
-from gpusched.engines.ray import frames
+from gpusched.engines.ray import connection, frames
 from gpusched.engines.ray.node import Node
 
 
@@ -30,11 +30,11 @@ class Loopback:
     async def run(self, reader: asyncio.StreamReader, hosts: list[str]) -> None:
         self._tell(frames.Connected(hosts=tuple(hosts)))
         holding = [asyncio.ensure_future(self._hold(host)) for host in hosts]
-        while (data := await frames.next_frame(reader)) is not None:
+        while (data := await connection.next_frame(reader)) is not None:
             match frames.tidings_decoder.decode(data):
                 case frames.Carry(host=host, frames=carried) if host in self._nodes:
                     # Not `give`, which waits for the agent: others must not wait for one that is stopped.
-                    self._nodes[host].writer.write(b"".join(map(frames.framed, carried)))
+                    self._nodes[host].writer.write(b"".join(map(connection.framed, carried)))
                 case frames.Release(host=host) if host in self._nodes:
                     os.killpg(self._agents[host], signal.SIGKILL)
         self._ending = True
@@ -43,7 +43,7 @@ class Loopback:
         await asyncio.gather(*holding)
 
     def _tell(self, tidings: frames.Tidings) -> None:
-        self._writer.write(frames.framed(frames.packed(tidings)))
+        connection.write(self._writer, tidings)
 
     async def _hold(self, host: str) -> None:
         while not self._ending:
@@ -70,7 +70,7 @@ def be_an_actor(directory: str) -> None:
 
 
 async def serve(descriptor: int, hosts: str, logs: str) -> None:
-    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor))
+    reader, writer = await connection.opened(socket.socket(fileno=descriptor))
     await Loopback(writer, Path(logs)).run(reader, hosts.split(","))
 
 

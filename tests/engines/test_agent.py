@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 
 from gpusched import __version__
-from gpusched.engines.ray import frames
+from gpusched.engines.ray import connection, frames
 from gpusched.engines.ray.agent import Agent
 
 
@@ -27,7 +27,7 @@ async def test_an_error_in_a_callback_ends_the_agent(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     try:
         with anyio.fail_after(30):
-            joined = await frames.next_frame(reports)
+            joined = await connection.next_frame(reports)
             assert joined is not None
             assert isinstance(frames.reports_decoder.decode(joined)[0], frames.Joined)
             loop.call_soon(lambda: 1 / 0)

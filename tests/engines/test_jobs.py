@@ -16,6 +16,7 @@ from gpusched.config.schema import BUILT_IN_WORKLOAD
 from gpusched.core.model import Batch, BatchSpec, Device, PlannedWindow, Window, WindowResult
 from gpusched.core.points import point_name
 from gpusched.engines.local.jobs import window_job
+from gpusched.engines.local.launcher import Confines
 from gpusched.teacher.features import FEATURES
 from gpusched.teacher.schema import parse_settings, written
 from gpusched.worker.messages import WindowJob
@@ -122,7 +123,7 @@ def kept_by(b: Bench, rows: int) -> set[bytes]:
 
 async def files(b: Bench, job: WindowJob) -> dict[str, bytes]:
     """Run a window; return its files by name, but for the metadata, which has times."""
-    process = await b.launcher.fork(job, log_path=b.log, env={})
+    process = await b.launcher.fork(job, Confines(log_path=b.log, env={}))
     assert (await process.wait(b.messages.append)).exit_code == 0, b.log.read_text()
     assert isinstance(b.last, WindowResult)
     directory = Path(job.output_dir, job.task.label)

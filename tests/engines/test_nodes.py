@@ -16,6 +16,7 @@ from benchmarks.instant import ENDLESS
 from gpusched import __version__
 from gpusched.config import Cache, Config, Engine, Run
 from gpusched.core.failures import Exit
+from gpusched.engines.attendance import Awaited
 from gpusched.engines.engine import End, Gone, Heard, LaunchRefused, Noticed, Silent
 from gpusched.engines.ray import frames
 from gpusched.engines.ray.engine import NoCluster, RayEngine
@@ -118,15 +119,17 @@ async def test_another_version_is_said_at_once(tmp_path: Path, who: str, why: st
 async def test_what_an_old_attempt_says_is_dropped() -> None:
     """Its node was lost and is back: the numbers of orders belong to one time that a node is held."""
     before, after = Member("n1", None), Member("n1", None)  # type: ignore[arg-type]
-    old, new = RayWindow(before, 1), RayWindow(after, 1)
+    old, new = Awaited[RayWindow, frames.Ended](), Awaited[RayWindow, frames.Ended]()
     before.windows[1], after.windows[1] = old, new
+    for node in (before, after):
+        node.take(frames.Launched(id=1, pid=2))
     before.end()
     heard: list[object] = []
     ended = frames.Ended(id=1, end=End(exit=Exit(exit_code=0)), files={"metadata.json": b"{}"})
     for node, report in ((before, ended), (after, ended), (after, ended)):
         node.take(report)
-    assert (await old.wait(heard.append)).exit.launcher_lost
-    assert (await new.wait(heard.append)).exit.exit_code == 0
+    assert (await old.wait(heard.append)).end.exit.launcher_lost
+    assert (await new.wait(heard.append)).end.exit.exit_code == 0
     assert heard == []
     with pytest.raises(LaunchRefused, match="the node n1 is lost"):
         await before.asked(frames.Abandon(id=2))

@@ -21,6 +21,7 @@ from gpusched import artifacts
 from gpusched.client.connection import Connection
 from gpusched.core.model import Limits
 from gpusched.errors import GpuschedError
+from gpusched.metadata import METADATA, read_metadata
 from tests.server import workloads
 from tests.server.support import Daemon, finished
 
@@ -135,9 +136,9 @@ def check(daemon: Daemon, name: str, windows: int) -> None:
 
 
 def check_artifacts(directory: Path, label: str, expected: bool) -> None:
-    assert (directory / artifacts.METADATA).exists() is expected
+    assert (directory / METADATA).exists() is expected
     if expected:
-        metadata = artifacts.read_metadata(directory)
+        metadata = read_metadata(directory)
         assert metadata is not None
         assert artifacts.verify(directory, {str(metadata.fingerprint)}) is not None
         assert (directory / "model.txt").read_text() == workloads.content(label)

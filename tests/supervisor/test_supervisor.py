@@ -25,6 +25,7 @@ from gpusched.core.model import Reading, WindowKey
 from gpusched.core.states import Failed, Finished, Queued, Running, Stopping, TimedOut
 from gpusched.engines.local import launcher
 from gpusched.errors import StoreError
+from gpusched.metadata import read_metadata
 from gpusched.store.learned import peek_learned
 from gpusched.store.store import Store
 from gpusched.supervisor import kept
@@ -52,7 +53,7 @@ async def test_trains_every_window_once_and_indexes_it(tmp_path: Path) -> None:
         assert line["status"] == "success"
         assert line["attempts"] == 1
         assert line["metrics"] == {"auc": 0.5, "undefined": None}
-        metadata = artifacts.read_metadata(Path(line["artifacts_path"]))
+        metadata = read_metadata(Path(line["artifacts_path"]))
         assert metadata is not None
         assert artifacts.verify(Path(line["artifacts_path"]), {str(metadata.fingerprint)}) is not None
     assert not list((tmp_path / "output").glob(".partial/*"))
@@ -337,7 +338,7 @@ async def test_a_result_that_was_committed_but_not_reported_counts(tmp_path: Pat
     async with supervised(tmp_path) as bench:
         await bench.supervisor.submit(first, planned)
         await bench.finished("first")
-        metadata = artifacts.read_metadata(tmp_path / "output" / window.window.label)
+        metadata = read_metadata(tmp_path / "output" / window.window.label)
         assert metadata is not None
     assert metadata.fingerprint == device_fingerprint(fingerprint, "cpu")
     async with supervised(tmp_path) as bench:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gpusched import shared
-from gpusched.teacher import artifacts, train_window, window
+from gpusched.teacher import artifacts, common, train_window
 from gpusched.teacher.artifacts import LABEL_COLUMNS, PREDICTION_COLUMNS, tables
 from gpusched.teacher.common import digest
 from gpusched.teacher.examples import window_examples
@@ -163,7 +163,7 @@ def test_the_features_and_the_labels_file_of_a_sweep_are_made_once(root: Path, m
     def fail(*_: object) -> bytes:
         raise AssertionError("they are made again")
 
-    monkeypatch.setattr(window, "features", fail)
+    monkeypatch.setattr(common, "features", fail)
     monkeypatch.setattr(artifacts, "_label_rows", fail)
     assert files_of(root, "second", num_leaves=9) == expected[1]
 

@@ -14,7 +14,7 @@ import pytest
 
 from gpusched.engines.attendance import Awaited
 from gpusched.engines.condition import Condition
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.launcher import Confines, Launcher
 from gpusched.engines.local.process import Process
 from gpusched.worker import rehearsal
 from gpusched.worker.messages import PipeMessage, ProcessEnd, WindowJob
@@ -50,7 +50,7 @@ class Bench:
         return WindowJob(workload=workload, task=task, output_dir=str(self.output))
 
     async def fork(self, name: str, symbol: str = "SYM", **settings: str) -> Awaited[Process, ProcessEnd]:
-        return await self.launcher.fork(self.job(name, symbol, **settings), log_path=self.log, env={})
+        return await self.launcher.fork(self.job(name, symbol, **settings), Confines(log_path=self.log, env={}))
 
     async def run(self, name: str, symbol: str = "SYM", **settings: str) -> ProcessEnd:
         process = await self.fork(name, symbol, **settings)

@@ -17,7 +17,7 @@ import pytest
 from gpusched import artifacts, directories, outputs
 from gpusched.artifacts import Partial
 from gpusched.core.model import DeviceType
-from gpusched.metadata import Metadata
+from gpusched.metadata import Metadata, read_metadata
 
 REPOSITORY = Path(__file__).parents[2]
 LABEL = "SYM_2022-01-01_to_2022-06-30"
@@ -63,7 +63,7 @@ def test_a_committed_result_can_be_verified(tmp_path: Path) -> None:
     assert found is not None
     assert sorted(found.files) == ["empty", "model.txt", "more/labels.csv"]
     assert found == msgspec.structs.replace(metadata(NEW), files=found.files)
-    assert artifacts.read_metadata(path) == found
+    assert read_metadata(path) == found
     assert artifacts.verify(path, {OLD}) is None
     assert artifacts.verify(path, set()) is None
     assert artifacts.verify(tmp_path, {NEW}) is None

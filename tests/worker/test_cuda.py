@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from gpusched.core.model import DeviceType
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.launcher import Confines, Launcher
 from gpusched.worker import cuda as module
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.messages import Error, PipeMessage, TrialJob
@@ -161,7 +161,9 @@ async def test_a_trial_without_a_context(cuda: Driver, tmp_path: Path, answer: s
     with anyio.fail_after(PATIENCE_S):
         async with Launcher(search_path=REPOSITORY, environment=os.environ | cuda.environment | trials) as launcher:
             job = TrialJob(workload="tests.devices.workloads:in_pairs", device_type="cuda", device=uuid(0))
-            process = await launcher.fork(job, log_path=tmp_path / "log", env={"CUDA_VISIBLE_DEVICES": uuid(0)})
+            process = await launcher.fork(
+                job, Confines(log_path=tmp_path / "log", env={"CUDA_VISIBLE_DEVICES": uuid(0)})
+            )
             await process.wait(heard.append)
     last = heard[-1]
     assert isinstance(last, Trial | Error)

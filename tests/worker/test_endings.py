@@ -11,6 +11,7 @@ import pytest
 
 from gpusched import artifacts
 from gpusched.core.model import DeviceType, WindowResult
+from gpusched.engines.local.launcher import Confines
 from gpusched.worker.messages import Error, Started
 from gpusched.worker.window import error_kind
 from tests.worker.support import END, START, Fifo, bench
@@ -161,7 +162,7 @@ async def test_memory_beyond_the_limit_fails_that_window_only(tmp_path: Path) ->
     async with bench(tmp_path) as b:
         neighbour = await b.fork("prints_much", symbol="NEIGHBOUR")
         process = await b.launcher.fork(
-            b.job("hogs_memory"), log_path=b.log, env={}, memory_limit_bytes=256 * 1024 * 1024
+            b.job("hogs_memory"), Confines(log_path=b.log, env={}, memory_limit_bytes=256 * 1024 * 1024)
         )
         end = await process.wait(b.messages.append)
 

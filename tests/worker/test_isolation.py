@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from gpusched.core.model import WindowResult
+from gpusched.engines.local.launcher import Confines
 from tests.worker.support import Bench, bench
 
 
 async def shown(b: Bench, names: list[str], **arguments: Any) -> dict[str, Any]:
     process = await b.launcher.fork(
         b.job("shows_itself", names=json.dumps(names)),
-        log_path=b.log,
-        **{"env": {}, **arguments},
+        Confines(log_path=b.log, **{"env": {}, **arguments}),
     )
     assert (await process.wait(b.messages.append)).exit_code == 0
     assert isinstance(b.last, WindowResult)

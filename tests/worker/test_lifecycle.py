@@ -17,7 +17,7 @@ import pytest
 
 from gpusched.core.model import WindowResult
 from gpusched.engines.engine import LauncherLost, LaunchRefused, WorkloadNotLoadable
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.launcher import Confines, Launcher
 from gpusched.worker.messages import MAX_PACKET_BYTES, ProcessEnd
 from tests.worker.support import REPOSITORY, WORKLOADS, Bench, Fifo, bench, descriptors, exited, runs
 
@@ -50,7 +50,7 @@ async def test_of_all_idle_launchers_only_the_one_to_keep_stays(tmp_path: Path) 
         Launcher(search_path=REPOSITORY, idle_timeout_s=0.01, kept=(kept, ()), windows_each=0) as launcher,
         bench(tmp_path) as b,
     ):
-        process = await launcher.fork(b.job(kept), log_path=b.log, env={})  # another one is started beside it
+        process = await launcher.fork(b.job(kept), Confines(log_path=b.log, env={}))  # another one is started beside it
         first = launcher.pids(kept)[0]
         await process.wait(b.messages.append)
         await asyncio.gather(*launcher._growing.values())
@@ -131,7 +131,9 @@ async def test_a_workload_that_cannot_be_loaded(tmp_path: Path, workload: str, m
         assert "Traceback" in caught.value.traceback
         async with bench(tmp_path) as b:
             with pytest.raises(WorkloadNotLoadable, match=message):
-                await launcher.fork(b.job(workload) if ":" in workload else b.job(":x"), log_path=b.log, env={})
+                await launcher.fork(
+                    b.job(workload) if ":" in workload else b.job(":x"), Confines(log_path=b.log, env={})
+                )
 
 
 async def test_a_workload_of_very_many_files_is_looked_at_as_any(tmp_path: Path) -> None:
@@ -167,8 +169,8 @@ async def test_a_launcher_with_threads_refuses(tmp_path: Path) -> None:
     )
     async with Launcher(search_path=tmp_path) as launcher, bench(tmp_path) as b:
         with pytest.raises(LaunchRefused, match="importing the workload started: python"):
-            await launcher.fork(b.job("threaded:f"), log_path=b.log, env={})
-        process = await launcher.fork(b.job("nothing"), log_path=b.log, env={})
+            await launcher.fork(b.job("threaded:f"), Confines(log_path=b.log, env={}))
+        process = await launcher.fork(b.job("nothing"), Confines(log_path=b.log, env={}))
         assert (await process.wait(b.messages.append)).exit_code == 0, "the windows of another module do not mind"
 
 
@@ -184,7 +186,7 @@ async def test_a_workload_finds_the_packages_that_the_built_in_one_keeps_away(tm
     )
     async with Launcher(search_path=tmp_path) as launcher, bench(tmp_path) as b:
         await launcher.preload("gpusched.teacher:train_window")
-        process = await launcher.fork(b.job("mine:train"), log_path=b.log, env={})
+        process = await launcher.fork(b.job("mine:train"), Confines(log_path=b.log, env={}))
         assert (await process.wait(b.messages.append)).exit_code == 0, b.last
         assert launcher.starts == 2
 
@@ -247,7 +249,7 @@ async def test_a_launcher_that_hangs_can_be_killed(tmp_path: Path, fifo: MakeFif
         "    signal.pause()\n"
     )
     async with Launcher(search_path=tmp_path) as launcher, bench(tmp_path) as b:
-        forking = asyncio.ensure_future(launcher.fork(b.job("hanging:f"), log_path=b.log, env={}))
+        forking = asyncio.ensure_future(launcher.fork(b.job("hanging:f"), Confines(log_path=b.log, env={})))
         await said.number()
         launcher.kill("hanging:f")
         with pytest.raises(LauncherLost):
@@ -263,7 +265,7 @@ async def test_a_launcher_that_cannot_start_says_why(tmp_path: Path) -> None:
     log = tmp_path / "launcher.log"
     async with Launcher(environment=environment, log_path=log) as launcher, bench(tmp_path) as b:
         with pytest.raises(LauncherLost, match="not this one"):
-            await launcher.fork(b.job("nothing"), log_path=b.log, env={})
+            await launcher.fork(b.job("nothing"), Confines(log_path=b.log, env={}))
 
 
 async def test_a_file_in_the_working_directory_shadows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

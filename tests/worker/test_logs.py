@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from gpusched.engines.local import logs
+from gpusched.engines.local.launcher import Confines
 from gpusched.engines.local.logs import Logs
 from tests.worker.support import Fifo, bench
 
@@ -175,7 +176,7 @@ async def test_what_a_windows_programs_write_is_cut_while_they_run(
     monkeypatch.setattr(Logs, "_trimmed", trimmed)
     async with bench(tmp_path) as b:
         job = b.job("floods_its_log", fifo=said.path, back=back.path)
-        process = await b.launcher.fork(job, log_path=b.log, env={}, log_limit_bytes=LIMIT)
+        process = await b.launcher.fork(job, Confines(log_path=b.log, env={}, log_limit_bytes=LIMIT))
         await said.number()
         while b.log.stat().st_size > LIMIT:
             cut = anyio.Event()

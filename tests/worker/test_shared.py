@@ -14,6 +14,7 @@ import pytest
 from gpusched import shared
 from gpusched.core.model import WindowResult
 from gpusched.engines.attendance import Awaited
+from gpusched.engines.local.launcher import Confines
 from gpusched.engines.local.process import Process
 from gpusched.shared import LARGEST_BYTES, LINGER_S, SharedFile, SharedFiles
 from gpusched.worker.messages import ProcessEnd
@@ -181,7 +182,7 @@ def known(files: SharedFiles, name: str) -> int:
 
 async def fork(b: Bench, workload: str, shares: str, **settings: str) -> Awaited[Process, ProcessEnd]:
     job = msgspec.structs.replace(b.job(workload, **settings), shares=shares)
-    return await b.launcher.fork(job, log_path=b.log, env={})
+    return await b.launcher.fork(job, Confines(log_path=b.log, env={}))
 
 
 async def metrics(b: Bench, process: Awaited[Process, ProcessEnd]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from gpusched import known
 from gpusched.core.model import BatchSpec, DeviceType, Parameters, PlannedWindow, Training, Window, WindowResult
+from gpusched.engines.local.launcher import Confines
 from gpusched.supervisor import survey as daemon_survey
 from gpusched.worker.messages import (
     Error,
@@ -55,7 +56,7 @@ async def survey(
         device_types=device_types,
         **more,
     )
-    process = await b.launcher.fork(job, log_path=b.log, env={})
+    process = await b.launcher.fork(job, Confines(log_path=b.log, env={}))
     messages: list[PipeMessage] = []
     end = await process.wait(messages.append)
     assert (end.exit_code == 0) == isinstance(messages[-1], SurveyDone)

@@ -11,9 +11,9 @@ from gpusched.analysis.comparison import Comparison, Difference, compare, compar
 from gpusched.analysis.scores import Scored, of_index, of_lines
 from gpusched.cli.sources import of_batch
 from gpusched.client.drawing.listing import Cell, on_terminal, print_json, print_listing
+from gpusched.core.planning import INDEX
 from gpusched.core.wording import first_few
 from gpusched.errors import DONE
-from gpusched.results import INDEX
 
 #: windows that a terminal shows: those whose difference is greatest
 SHOWN_WINDOWS = 10

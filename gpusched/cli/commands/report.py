@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpusched import artifacts, files
+from gpusched import files
 from gpusched.analysis.comparison import compare
 from gpusched.analysis.content import Report
 from gpusched.analysis.page import page
@@ -16,6 +16,7 @@ from gpusched.cli.sources import of_batch
 from gpusched.client.drawing.listing import print_json
 from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError
+from gpusched.metadata import read_metadata
 from gpusched.protocol import WindowLine
 
 
@@ -72,7 +73,7 @@ def _versions(results: Iterable[WindowLine]) -> dict[str, str]:
     for line in results:
         if line.result is not None:
             with contextlib.suppress(OSError):
-                metadata = artifacts.read_metadata(Path(line.result.artifacts_path))
+                metadata = read_metadata(Path(line.result.artifacts_path))
                 versions = metadata.details.get("versions") if metadata else None
                 if isinstance(versions, dict):
                     return {str(name): str(version) for name, version in versions.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gpusched.devices.kind import Discovery
 
-#: seconds between two looks; after an incomplete one the wait doubles each time, up to the second number
+#: seconds between two looks; after each incomplete look the wait doubles, up to the second number
 LOOK_S, RARE_LOOK_S = 5.0, 300.0
 #: a look that took s seconds is not repeated for this many times s
 PATIENCE = 10.0

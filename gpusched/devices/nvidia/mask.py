@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import msgspec
 
 _NUMBER = re.compile(r"[+-]?[0-9]+")
-#: entries by which people (-1) and Slurm (in a job without GPUs) end a list or hide everything
+#: entries with which people (-1) or Slurm (in a job without GPUs) end a list, or hide everything, on purpose
 _ON_PURPOSE = ("-1", "NoDevFiles")
 
 

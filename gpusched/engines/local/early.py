@@ -1,9 +1,9 @@
 """Starting launcher processes; the first one of a run before the supervisor is even imported.
 
-Importing the supervisor takes a run a quarter of a second, and a launcher as long again. So `gpusched run` starts a
-launcher of the built-in workload as its very first step, from `gpusched.__main__`, and both import at the same time.
-Nothing is known then of the run, which may be refused: the launcher writes to a file in memory, and has no mark. The
-supervisor's `Launcher` claims it, and tells it both, or it is dismissed. So nothing slow is imported here.
+The supervisor's imports take a quarter of a second, and a launcher's as long again. So `gpusched run` starts a launcher
+of the built-in workload as its very first step, from `gpusched.__main__`, and both import at the same time; therefore
+this module imports nothing slow. Nothing is known of the run yet, which may be refused: the launcher writes to a file
+in memory, and has no mark. The supervisor's `Launcher` claims it, and sends it its log and its mark, or dismisses it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -41,11 +40,13 @@ from gpusched.engines.attendance import OnMessage
 from gpusched.engines.condition import Condition
 from gpusched.engines.engine import End, Found, LeftBehind, LogPiece, Noticed, Verdict, WindowAttendant
 from gpusched.engines.local import leftovers, proc
+from gpusched.engines.local.groups import KILL_GRACE_S
 from gpusched.engines.local.jobs import window_job
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.launcher import Confines, Launcher
 from gpusched.engines.local.logs import end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.engines.local.warm_up import WarmUp, launcher_environment
+from gpusched.engines.tasks import Tasks
 from gpusched.errors import LaunchError
 from gpusched.worker.messages import Inspection, Needs, PipeMessage, ProcessEnd
 from gpusched.worker.threads import capped
@@ -95,7 +96,7 @@ class LocalEngine:
         self._undying: list[int] = []
         #: the windows of the processes that run now
         self._windows: dict[int, WindowKey] = {}
-        self._accounting: set[asyncio.Task[None]] = set()
+        self._accounting = Tasks()
 
     async def __aenter__(self) -> Self:
         proc.require()
@@ -157,19 +158,17 @@ class LocalEngine:
         at_once: int = 0,
     ) -> None:
         limits = batch.spec.limits
-        window = LocalWindow(self, WindowKey(batch.id, planned.window.label), device, attendant, self.log_path(log))
-        window.limited = limits.memory_limit_bytes > 0
+        confines = Confines(
+            log_path=self.log_path(log),
+            env=self.environment(device),
+            cpus=device.cpus,
+            memory_limit_bytes=limits.memory_limit_bytes or None,
+            log_limit_bytes=limits.log_limit_bytes,
+        )
+        window = LocalWindow(self, WindowKey(batch.id, planned.window.label), device, attendant, confines)
+        job = window_job(batch, planned, device, self.cache_dir)
         try:
-            self.launcher.start(
-                window_job(batch, planned, device, self.cache_dir),
-                window,
-                log_path=window.log_path,
-                env=self.environment(device),
-                cpus=device.cpus,
-                memory_limit_bytes=limits.memory_limit_bytes or None,
-                log_limit_bytes=limits.log_limit_bytes,
-                read_after_s=READ_AFTER_S,
-            )
+            self.launcher.start(job, window, confines, read_after_s=READ_AFTER_S)
         except (LaunchError, OSError) as error:
             attendant.refused(error)
 
@@ -189,16 +188,15 @@ class LocalEngine:
 
     def account(self, accounting: Coroutine[Any, Any, None]) -> None:
         """Ask a device's driver for its account of a process, in a task."""
-        task = asyncio.get_running_loop().create_task(accounting)
-        self._accounting.add(task)
-        task.add_done_callback(self._accounting.discard)
+        self._accounting.start(accounting)
 
     async def inspect(self, job: Inspection, on_message: OnMessage, *, log: str) -> str:
-        process = await self.launcher.fork(job, log_path=self.log_path(log), env={"CUDA_VISIBLE_DEVICES": ""})
+        confines = Confines(log_path=self.log_path(log), env={"CUDA_VISIBLE_DEVICES": ""})
+        process = await self.launcher.fork(job, confines)
         end = await process.wait(on_message)
         if end.launcher_lost:
             raise self.launcher.loss()
-        return end.violation or (f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}")
+        return end.violation or end.status
 
     def withdraw(self, log: str) -> None:
         """No window is ahead on this machine."""
@@ -217,7 +215,7 @@ class LocalEngine:
     async def sweep(self) -> tuple[int, ...]:
         if self._mark is None:
             return ()
-        ended, self._undying = await leftovers.end_earlier(self._mark)
+        ended, self._undying = await leftovers.end(self._mark, KILL_GRACE_S)
         return tuple(ended)
 
     @property
@@ -262,12 +260,10 @@ class LocalWindow:
         key: WindowKey,
         device: Device,
         attendant: WindowAttendant,
-        log_path: Path,
+        confines: Confines,
     ) -> None:
-        self.log_path = log_path
-        #: its batch limits its memory
-        self.limited = False
         self.pid = 0
+        self._confines = confines
         self._engine = engine
         self._key = key
         self._device = device
@@ -323,8 +319,8 @@ class LocalWindow:
             signal=end.signal,
             killer=self._killer(end) if end.signal == signal.SIGKILL else "unknown",
             on_cpu=self._device.kind == "host",
-            memory_limited=self.limited or self._engine.memory.limited,
-            log_end=end_of_log(self.log_path) if end.exit_code or end.signal in CRASHES else "",
+            memory_limited=self._confines.memory_limit_bytes is not None or self._engine.memory.limited,
+            log_end=end_of_log(self._confines.log_path) if end.exit_code or end.signal in CRASHES else "",
         )
 
     def _killer(self, end: ProcessEnd) -> Killer:

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import msgspec
 
 import gpusched
 from gpusched import __version__, files
@@ -35,7 +36,7 @@ from gpusched.engines.local.link import Link
 from gpusched.engines.local.logs import Logs, end_of_log
 from gpusched.engines.local.process import Process
 from gpusched.errors import LaunchError
-from gpusched.worker.messages import Claim, Fork, Job, Needs, ProcessEnd, TrialJob
+from gpusched.worker.messages import Claim, Fork, Job, Needs, ProcessEnd
 
 log = logging.getLogger("gpusched.daemon")
 
@@ -53,6 +54,21 @@ _VERSION_FILE = Path(gpusched.__file__)
 
 #: a workload's module, and the modules that are imported beside it
 _Key = tuple[str, tuple[str, ...]]
+
+
+class Confines(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a process runs, and within which limits."""
+
+    #: its output is appended to this file
+    log_path: Path
+    #: environment on top of the launcher's own; None removes a variable
+    env: dict[str, str | None]
+    #: CPUs that it may run on; empty: all of the launcher's
+    cpus: tuple[int, ...] = ()
+    #: of its private writable memory; None: unlimited
+    memory_limit_bytes: int | None = None
+    #: a log that grows beyond this loses its middle; 0: no limit
+    log_limit_bytes: int = LOG_LIMIT_BYTES
 
 
 class LauncherAbandoned(LaunchError):
@@ -171,16 +187,7 @@ class Launcher:
         """
         return await self._connected(workload, imports).preload(workload, needed_by, imports)
 
-    async def fork(
-        self,
-        job: Job,
-        *,
-        log_path: Path,
-        env: dict[str, str | None],
-        cpus: tuple[int, ...] = (),
-        memory_limit_bytes: int | None = None,
-        log_limit_bytes: int = LOG_LIMIT_BYTES,
-    ) -> Awaited[Process, ProcessEnd]:
+    async def fork(self, job: Job, confines: Confines) -> Awaited[Process, ProcessEnd]:
         """Start a process as `start` does, and wait until it exists. The caller must await `wait` of it.
 
         Raises WorkloadNotLoadable, LaunchRefused, LauncherLost; OSError if the log cannot be opened.
@@ -191,39 +198,34 @@ class Launcher:
             self._condition.tell("leftover", str(process.pid), sentence)
 
         awaited: Awaited[Process, ProcessEnd] = Awaited(on_stuck)
-        self.start(
-            job,
-            awaited,
-            log_path=log_path,
-            env=env,
-            cpus=cpus,
-            memory_limit_bytes=memory_limit_bytes,
-            log_limit_bytes=log_limit_bytes,
-        )
+        self.start(job, awaited, confines)
         return await awaited.launched()
 
     def start(
         self,
         job: Job,
         attendant: Attendant[Process, ProcessEnd],
+        confines: Confines,
         *,
-        log_path: Path,
-        env: dict[str, str | None],
-        cpus: tuple[int, ...] = (),
-        memory_limit_bytes: int | None = None,
-        log_limit_bytes: int = LOG_LIMIT_BYTES,
         read_after_s: float = 0.0,
     ) -> None:
-        """Start a process for `job`, with its output appended to `log_path`; `attendant` hears of it.
+        """Start a process for `job`; `attendant` hears of it.
 
-        A log that grows beyond `log_limit_bytes` loses its middle; 0: no limit. Its messages are read once it has run
-        for `read_after_s`, or has ended. Raises LaunchError; OSError if the log cannot be opened.
+        Its messages are read once it has run for `read_after_s`, or has ended. Raises LaunchError; OSError if the log
+        cannot be opened.
         """
         self._last_id += 1
-        request = Fork(id=self._last_id, job=job, env=env, cpus=cpus, memory_limit_bytes=memory_limit_bytes)
-        log = self.logs.open(log_path, log_limit_bytes)
+        request = Fork(
+            id=self._last_id,
+            job=job,
+            env=confines.env,
+            cpus=confines.cpus,
+            memory_limit_bytes=confines.memory_limit_bytes,
+        )
+        log_path = confines.log_path
+        log = self.logs.open(log_path, confines.log_limit_bytes)
         try:
-            link = self._connected(job.workload, () if isinstance(job, TrialJob) else job.imports)
+            link = self._connected(job.workload, job.imports)
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
         except BaseException:
             os.close(log)
@@ -242,7 +244,7 @@ class Launcher:
             process.set_refused(error)
             return
         if len(link.processes) > self.windows_each:
-            self._grow(job.workload, () if isinstance(job, TrialJob) else job.imports)
+            self._grow(job.workload, job.imports)
 
     # -- the launcher process ------------------------------------------------------------------------------------------
 

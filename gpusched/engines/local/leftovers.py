@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from gpusched.engines.condition import Condition
-from gpusched.engines.local import groups, proc
+from gpusched.engines.local import proc
 from gpusched.handles import Handle
 from gpusched.worker.mark import MARK
 
@@ -40,11 +40,6 @@ async def end(mark: str, within_s: float) -> tuple[list[int], list[int]]:
     with anyio.move_on_after(2 * within_s):
         await anyio.to_thread.run_sync(_end, mark, within_s, killed, abandon_on_cancel=True)
     return sorted(killed), sorted(filter(proc.lives, killed))
-
-
-async def end_earlier(mark: str) -> tuple[list[int], list[int]]:
-    """Kill the leftovers of an earlier supervisor of the same store; as `end`."""
-    return await end(mark, groups.KILL_GRACE_S)
 
 
 async def watch(pid: int, condition: Condition) -> None:

@@ -44,8 +44,8 @@ CLOSE_GRACE_S = 5.0
 EXIT_GRACE_S = 2.0
 #: seconds between checks of a launcher that owes an answer
 WATCH_S = 1.0
-#: seconds after which a launcher that owes an answer is killed: if it is stopped (by a signal or a debugger), and if it
-#: runs but says nothing
+#: seconds after which a launcher that owes an answer is killed: one that is stopped (by a signal or a debugger), and
+#: one that runs but says nothing
 STOPPED_S = 10.0
 HANG_S = 30.0
 

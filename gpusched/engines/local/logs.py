@@ -29,8 +29,8 @@ HEAD, TAIL = 0.5, 0.25
 _MOST_COPIES = 8
 #: bytes by which a cut may be moved to reach the end of a line
 _LINE_BYTES = 8 * 1024
-#: bytes of a log's end that are searched for the reason of a crash, which stands above the stacks of all threads and
-#: the list of all extension modules
+#: bytes of a log's end that are searched for the reason of a crash: the stacks of all threads and the list of all
+#: extension modules stand below it
 END_BYTES = 64 * 1024
 _lseek = ctypes.PyDLL(None).lseek
 _lseek.argtypes = (ctypes.c_int, ctypes.c_long, ctypes.c_int)

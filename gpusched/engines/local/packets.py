@@ -1,4 +1,4 @@
-"""Packets between the supervisor and a launcher process: of large requests in a memory file, of replies in pieces."""
+"""Packets between the supervisor and a launcher process; large requests go in memory files, large replies in pieces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 
 import msgspec
 
+from gpusched import files
 from gpusched.worker.messages import CONTINUED, MAX_PACKET_BYTES, LauncherReply, LauncherRequest
 
 _encoder = msgspec.json.Encoder()
@@ -17,9 +18,9 @@ _BRACE, _CONTINUED = b"{"[0], CONTINUED[0]
 
 
 def packed(request: LauncherRequest, descriptors: tuple[int, ...]) -> tuple[bytes, tuple[int, ...]]:
-    """A request's packet and its descriptors, the last of which has a request that is large.
+    """A request's packet and its descriptors; a large request is in a memory file, the last of these.
 
-    Raises OSError, with the descriptors closed, if there is none for a large request.
+    Raises OSError, with the descriptors closed, if there can be no memory file.
     """
     packet = _encoder.encode(request)
     if len(packet) <= MAX_PACKET_BYTES:
@@ -60,7 +61,5 @@ class Replies:
 
 def _memory_file(content: bytes) -> int:
     descriptor = os.memfd_create("gpusched-request", os.MFD_CLOEXEC)
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    files.write(descriptor, content)
     return descriptor

@@ -22,7 +22,7 @@ from gpusched.config import Config
 from gpusched.core.failures import last_words
 from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.engines.engine import Verdict, WorkloadNotLoadable
-from gpusched.engines.local.launcher import Launcher
+from gpusched.engines.local.launcher import Confines, Launcher
 from gpusched.engines.local.logs import end_of_log, size_of_log
 from gpusched.errors import LaunchError
 from gpusched.teacher.opencl import ALLOW_CPU_OPENCL, is_processor
@@ -146,9 +146,7 @@ class WarmUp:
             with anyio.fail_after(TRIAL_S):
                 process = await self._launcher.fork(
                     TrialJob(workload=self._workload, device_type=device_type, device=device.id),
-                    log_path=self._log_path,
-                    env=self._environment(device),
-                    cpus=device.cpus,
+                    Confines(log_path=self._log_path, env=self._environment(device), cpus=device.cpus),
                 )
                 end = await process.wait(on_message)
         except TimeoutError:
@@ -159,8 +157,7 @@ class WarmUp:
         except (LaunchError, OSError) as error:
             return Trial(trained=False, why=str(error))
         if trial is None:
-            how = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}"
-            died = f"the process that tried ended with {how}, see {self._log_path}"
+            died = f"the process that tried ended with {end.status}, see {self._log_path}"
             return Trial(trained=False, why=last_words(end_of_log(self._log_path, after=logged)) or died)
         return trial
 

@@ -28,12 +28,10 @@ from gpusched.core.model import CPU
 from gpusched.devices.kind import Answers, Discovery
 from gpusched.devices.nvidia.gpus import look
 from gpusched.devices.processors import this_machine
-from gpusched.engines.engine import (
-    Found,
-    Noticed,
-)
+from gpusched.engines.engine import Found, Noticed
 from gpusched.engines.local.engine import LocalEngine
-from gpusched.engines.ray import frames
+from gpusched.engines.ray import connection, frames
+from gpusched.engines.ray.connection import Gathering
 from gpusched.engines.ray.frames import (
     BEAT_S,
     LEASE_S,
@@ -87,7 +85,7 @@ class Agent:
         self._scratch = scratch
         self._writer = writer
         self._outgoing: list[Report] = []
-        self._flushing: asyncio.TimerHandle | None = None
+        self._flushing = Gathering(self._flush, LINGER_S)
         self._over = asyncio.Event()
         #: logs are read and removed in the order of the requests
         self._logs = anyio.Lock()
@@ -132,7 +130,7 @@ class Agent:
             self._tasks.start_soon(_awaited, work)
 
     async def _obey(self, reader: asyncio.StreamReader) -> None:
-        while (data := await frames.next_frame(reader)) is not None:
+        while (data := await connection.next_frame(reader)) is not None:
             self._heard_at = time.monotonic()
             work = self._carry_out(frames.order_decoder.decode(data))
             if work is not None:
@@ -151,18 +149,12 @@ class Agent:
     def _report(self, report: Report, *, may_wait: bool = False) -> None:
         """Send a report, with all others of this turn of the loop; one for which nobody waits may wait for others."""
         self._outgoing.append(report)
-        loop = asyncio.get_running_loop()
         may_wait |= isinstance(report, frames.Launched | Said | Read | MemoryRead | Beats)
-        if self._flushing is None:
-            self._flushing = loop.call_later(LINGER_S if may_wait else 0.0, self._flush)
-        elif not may_wait:
-            self._flushing.cancel()
-            self._flushing = loop.call_later(0.0, self._flush)
+        self._flushing.due(may_wait=may_wait)
 
     def _flush(self) -> None:
-        self._flushing = None
         outgoing, self._outgoing = self._outgoing, []
-        self._writer.write(frames.framed(frames.packed(outgoing)))
+        connection.write(self._writer, outgoing)
 
     def _join(self, discovery: Discovery) -> None:
         devices = tuple(msgspec.structs.replace(device, host=self._begin.host) for device in discovery.devices)
@@ -280,15 +272,15 @@ async def _awaited(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def serve(descriptor: int) -> None:
-    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor), limit=1 << 26)
+    reader, writer = await connection.opened(socket.socket(fileno=descriptor))
     begin: Order | None = None
     while not isinstance(begin, Begin):  # orders for the agent before this one may come first
-        if (data := await frames.next_frame(reader)) is None:
+        if (data := await connection.next_frame(reader)) is None:
             return
         begin = frames.order_decoder.decode(data)
     fit = scratch_for(begin)
     if isinstance(fit, str):
-        writer.write(frames.framed(frames.packed([Unfit(why=fit)])))
+        connection.write(writer, [Unfit(why=fit)])
     else:
         await Agent(begin, fit, writer).run(reader)
     with contextlib.suppress(ConnectionError):

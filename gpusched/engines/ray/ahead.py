@@ -35,7 +35,7 @@ class Gate:
         self._look(order.device.id)
 
     def withdraw(self, number: int) -> bool:
-        """Keep a window out that waits still; return whether it does."""
+        """Keep out the window with this order, if it is still waiting; return whether it was."""
         for waiting in self._waiting.values():
             for each in waiting:
                 if each[0].id == number:
@@ -44,11 +44,11 @@ class Gate:
         return False
 
     def is_stocked(self, order: Launch) -> bool:
-        """Whether so many windows wait on the device of this one that its end need not be told at once."""
+        """Whether enough windows wait on this one's device to replace it: then the report of its end may linger."""
         return len(self._waiting.get(order.device.id, ())) >= max(1, self._running[order.device.id])
 
     def close(self) -> list[int]:
-        """Keep all out that wait; return the numbers of their orders."""
+        """Keep out all that are waiting; return the numbers of their orders."""
         self._closed = True
         numbers = [order.id for waiting in self._waiting.values() for order, _ in waiting]
         self._waiting.clear()

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from gpusched.engines.ray import frames
+from gpusched.engines.ray import connection, frames
 from gpusched.engines.ray.frames import (
     Carry,
     Connected,
@@ -31,9 +31,9 @@ from gpusched.users import home
 
 #: seconds between looks at the nodes of the cluster
 LOOK_S = 2.0
-#: seconds after which a node counts as held; and between the tries at one that never is, at most
+#: seconds after which a node counts as held; and the longest wait between tries at one that is never held so long
 STEADY_S, RARELY_S = 30.0, 60.0
-#: seconds after which a node that cannot be reserved is told of
+#: seconds after which the supervisor is told that a node cannot be reserved
 WAITS_S = 20.0
 
 
@@ -57,7 +57,7 @@ class Bridge:
         self._nodes()
         looking = asyncio.create_task(self._look())
         self._tell(Connected(hosts=tuple(self._names.values())))
-        while (data := await frames.next_frame(reader)) is not None:
+        while (data := await connection.next_frame(reader)) is not None:
             match frames.tidings_decoder.decode(data):
                 case Carry(host=host, frames=carried) if host in self._queues:
                     for frame in carried:
@@ -67,7 +67,7 @@ class Bridge:
         looking.cancel()
 
     def _tell(self, tidings: Tidings) -> None:
-        self._writer.write(frames.framed(frames.packed(tidings)))
+        connection.write(self._writer, tidings)
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ async def _give(actor: Any, queue: asyncio.Queue[bytes]) -> None:
 
 
 async def serve(descriptor: int, address: str, logs: str) -> None:
-    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor), limit=1 << 26)
+    reader, writer = await connection.opened(socket.socket(fileno=descriptor))
     try:
         import ray
         import ray.util.scheduling_strategies
@@ -159,7 +159,7 @@ async def serve(descriptor: int, address: str, logs: str) -> None:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
     except Exception as error:
         why = str(error).strip().splitlines()
-        writer.write(frames.framed(frames.packed(Failed(why=why[0] if why else type(error).__name__))))
+        connection.write(writer, Failed(why=why[0] if why else type(error).__name__))
         await writer.drain()
         return
     await Bridge(ray, writer, logs).run(reader)

@@ -1,6 +1,7 @@
-"""Commits of results that have come from nodes: those that come together are made together, in few turns of threads.
+"""Commits of results that have come from nodes: those that come together are made together, in few threads.
 
-What a batch of messages brings ends in one turn of the supervisor, so it costs one transaction, too.
+So the results of one batch of messages are ready in one turn of the supervisor's loop, which records them in one
+transaction.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import anyio
 import anyio.to_thread
 
 from gpusched.core.model import WindowResult
+from gpusched.engines.tasks import Tasks
 
-#: threads in which results are hashed and made durable; and results for which it is worth another thread
+#: threads that hash results and make them durable; and the number of results that makes another thread worth while
 AT_ONCE, WORTH = 4, 4
 
 Commit = Callable[[], WindowResult]
@@ -25,7 +27,7 @@ class Commits:
     def __init__(self) -> None:
         self._threads = anyio.CapacityLimiter(AT_ONCE)
         self._gathered: list[tuple[Commit, asyncio.Future[WindowResult]]] = []
-        self._making: set[asyncio.Task[None]] = set()
+        self._making = Tasks()
 
     async def made(self, commit: Commit) -> WindowResult:
         """Make a commit, with all others of this turn of the loop. Raises its error."""
@@ -40,9 +42,7 @@ class Commits:
         gathered, self._gathered = self._gathered, []
         size = max(WORTH, -(-len(gathered) // AT_ONCE))
         for first in range(0, len(gathered), size):
-            making = asyncio.create_task(self._make(gathered[first : first + size]))
-            self._making.add(making)
-            making.add_done_callback(self._making.discard)
+            self._making.start(self._make(gathered[first : first + size]))
 
     async def _make(self, some: list[tuple[Commit, asyncio.Future[WindowResult]]]) -> None:
         made = await anyio.to_thread.run_sync(_make, [commit for commit, _ in some], limiter=self._threads)

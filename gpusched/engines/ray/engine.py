@@ -36,10 +36,10 @@ from gpusched.engines.engine import (
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.engines.ray import frames
 from gpusched.engines.ray.frames import Report
-from gpusched.engines.ray.launching import Launching
+from gpusched.engines.ray.launching import Launching, Ordered
 from gpusched.engines.ray.link import Bridge
 from gpusched.engines.ray.makes import Makes
-from gpusched.engines.ray.members import Member, attend
+from gpusched.engines.ray.members import Member
 from gpusched.engines.ray.pulse import beat, heard
 from gpusched.engines.ray.staging import Staging
 from gpusched.errors import ConfigError, LaunchError
@@ -84,7 +84,6 @@ class RayEngine:
         self._bridge_lost = asyncio.Event()
         self._why = ""
         self._logs: dict[str, Member] = {}
-        self._attending: set[asyncio.Task[None]] = set()
         self._post: Callable[[Event], None] = lambda event: None
         self._notice: Callable[[Noticed], None] = lambda noticed: None
         self._running = False
@@ -298,8 +297,9 @@ class RayEngine:
     ) -> None:
         if (node := self._nodes.get(device.host)) is not None:
             self._logs[log] = node
-        launching = self._launching.launch(batch, planned, device, log=log, at_once=at_once)
-        attend(self._attending, launching, attendant)
+        self._launching.launch(
+            Ordered(batch=batch, planned=planned, device=device, attendant=attendant, log=log, at_once=at_once)
+        )
 
     def withdraw(self, log: str) -> None:
         self._launching.withdraw(log)

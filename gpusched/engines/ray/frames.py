@@ -1,13 +1,11 @@
 """The frames of the Ray engine: orders to a node, its reports, and the envelopes in which a bridge carries both.
 
-Everything is msgpack behind a length of four bytes. Orders that are answered have a number, which the answer repeats.
-A node's frame has all the reports that have gathered, in order.
+Everything is msgpack; `connection` sends it behind its length. Orders that are answered have a number, which the answer
+repeats. A node's frame has all the reports that have gathered, in order.
 """
 
 from __future__ import annotations
 
-import asyncio
-import struct
 from collections.abc import Sequence
 from typing import Literal
 
@@ -19,8 +17,6 @@ from gpusched.devices.processors import Machine
 from gpusched.engines.condition import TroubleChanged
 from gpusched.engines.engine import End, LeftBehind, LogPiece, Verdict
 from gpusched.worker.messages import Needs, PipeMessage
-
-_LENGTH = struct.Struct(">I")
 
 #: seconds between the signs of life of a supervisor and a node
 BEAT_S = 1.0
@@ -374,18 +370,8 @@ reports_decoder = msgspec.msgpack.Decoder(tuple[Report, ...])
 tidings_decoder = msgspec.msgpack.Decoder(Tidings)
 
 
-def packed(frame: Order | Sequence[Report] | Tidings) -> bytes:
+Frame = Order | Sequence[Report] | Tidings
+
+
+def packed(frame: Frame) -> bytes:
     return _encoder.encode(frame)
-
-
-def framed(data: bytes) -> bytes:
-    """The bytes with their length before them."""
-    return _LENGTH.pack(len(data)) + data
-
-
-async def next_frame(reader: asyncio.StreamReader) -> bytes | None:
-    """The bytes of the next frame; None at the end."""
-    try:
-        return await reader.readexactly(_LENGTH.unpack(await reader.readexactly(_LENGTH.size))[0])
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None

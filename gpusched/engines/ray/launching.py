@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Coroutine
-from functools import partial
+from collections.abc import Callable
 
 import msgspec
 
-from gpusched.core.model import Batch, Device, PlannedWindow
-from gpusched.engines.engine import LaunchRefused, Withdrawn
+from gpusched.core.model import Batch, Device, PlannedWindow, WindowResult
+from gpusched.engines.attendance import Awaited
+from gpusched.engines.engine import WindowAttendant, Withdrawn
 from gpusched.engines.ray import frames
-from gpusched.engines.ray.members import Member, RayWindow
+from gpusched.engines.ray.members import Member, RayWindow, node_lost
 from gpusched.engines.ray.staging import Staging
+from gpusched.engines.tasks import Tasks
+from gpusched.errors import LaunchError
+from gpusched.worker.messages import PipeMessage
+
+
+class Ordered(msgspec.Struct, frozen=True, kw_only=True):
+    """A window that is to be launched; as `Engine.start` has it."""
+
+    batch: Batch
+    planned: PlannedWindow
+    device: Device
+    attendant: WindowAttendant
+    log: str
+    at_once: int
 
 
 class Launching:
@@ -27,51 +40,71 @@ class Launching:
         #: windows that have not started, by their logs: the node and the number of the order, once that is sent
         self._pending: dict[str, tuple[Member, int] | None] = {}
         self._withdrawn: set[str] = set()
+        self._attending = Tasks()
 
-    def launch(
-        self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str, at_once: int
-    ) -> Coroutine[None, None, RayWindow]:
-        """Start the process of a window, and wait until it exists; from this call on it can be taken back."""
-        self._pending[log] = None
-        return self._settled(log, self._launch(batch, planned, device, log=log, at_once=at_once))
+    def launch(self, window: Ordered) -> None:
+        """Start the process of a window, of which its attendant hears; from now on it can be taken back."""
+        self._pending[window.log] = None
+        self._attending.start(self._attend(window))
 
-    async def _settled(self, log: str, launching: Coroutine[None, None, RayWindow]) -> RayWindow:
+    async def _attend(self, window: Ordered) -> None:
+        attendant, staging = window.attendant, self._staging
         try:
-            return await launching
-        finally:
-            del self._pending[log]
-            self._withdrawn.discard(log)
+            node, awaited = await self._launched(window)
+        except (LaunchError, OSError) as error:
+            attendant.refused(error)
+            return
 
-    async def _launch(
-        self, batch: Batch, planned: PlannedWindow, device: Device, *, log: str, at_once: int
-    ) -> RayWindow:
-        node = self._node_of(device.host)
-        if node is None:
-            raise LaunchRefused(reason=f"the node {device.host} is lost")
-        staging = self._staging
-        inputs = "" if staging is None else await staging.stage(node, batch, planned)
-        number = node.number()
-        if node is not self._node_of(device.host):
-            raise LaunchRefused(reason=f"the node {device.host} is lost")  # while its inputs were on their way
-        if log in self._withdrawn:
-            raise Withdrawn
+        def heard(message: PipeMessage) -> None:
+            # A result that comes from a scratch directory counts once it is committed here.
+            if staging is None or not isinstance(message, WindowResult):
+                attendant.heard(message)
+
+        attendant.started(awaited.process)
+        ended = await awaited.wait(heard, attendant.stuck)
         if staging is not None:
-            staging.tell_of(node, batch.output_dir, planned.window.label)
-        receive = None if staging is None else partial(staging.finish, node, batch, planned.window.label, log)
-        window = node.windows[number] = RayWindow(node, number, receive=receive)
+            result = await staging.finish(node, window.batch, window.planned.window.label, window.log, ended)
+            if result is not None:
+                attendant.heard(result)
+        attendant.ended(ended.end)
+
+    async def _launched(self, window: Ordered) -> tuple[Member, Awaited[RayWindow, frames.Ended]]:
+        """Send a node the inputs of a window and the order to launch it; wait until its process exists."""
+        try:
+            return await self._launch(window)
+        finally:
+            del self._pending[window.log]
+            self._withdrawn.discard(window.log)
+
+    async def _launch(self, window: Ordered) -> tuple[Member, Awaited[RayWindow, frames.Ended]]:
+        batch, label, host = window.batch, window.planned.window.label, window.device.host
+        node = self._node_of(host)
+        if node is None:
+            raise node_lost(host)
+        inputs = "" if self._staging is None else await self._staging.stage(node, batch, window.planned)
+        if node is not self._node_of(host):
+            raise node_lost(host)  # while its inputs were on their way
+        if window.log in self._withdrawn:
+            raise Withdrawn
+        if self._staging is not None:
+            self._staging.tell_of(node, batch.output_dir, label)
         if (short := self._short.get(batch.id)) is None:
             short = self._short[batch.id] = _shortened(batch)
-        order = frames.Launch(
-            id=number, batch=short, planned=planned, device=device, log=log, inputs=inputs, at_once=at_once
+        number = node.number()
+        awaited = node.windows[number] = Awaited[RayWindow, frames.Ended]()
+        self._pending[window.log] = node, number
+        node.send(
+            frames.Launch(
+                id=number,
+                batch=short,
+                planned=window.planned,
+                device=window.device,
+                log=window.log,
+                inputs=inputs,
+                at_once=window.at_once,
+            )
         )
-        self._pending[log] = node, number
-        try:
-            window.pid = (await node.asked(order)).pid
-        except BaseException:
-            window.signal(signal.SIGKILL)
-            node.windows.pop(number, None)  # it is gone already if the node is lost
-            raise
-        return window
+        return node, await awaited.launched()
 
     def withdraw(self, log: str) -> None:
         """Take back a window that has not started."""

@@ -14,7 +14,8 @@ import msgspec
 
 from gpusched import __version__, programs
 from gpusched.config import Config
-from gpusched.engines.ray import frames
+from gpusched.engines.ray import connection, frames
+from gpusched.engines.ray.connection import Gathering
 
 #: seconds for which orders gather: each batch costs Ray milliseconds of CPU
 LINGER_S = 0.02
@@ -23,13 +24,19 @@ LINGER_S = 0.02
 class Bridge:
     """The bridge process, and the batches of frames that go to it."""
 
-    def __init__(self, program: programs.Program, log: Path, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        program: programs.Program,
+        log: Path,
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        hear: Callable[[frames.Tidings], None],
+    ) -> None:
         self.log = log
         self._program = program
-        self._writer = writer
-        self._reading: asyncio.Task[None]
+        reader, self._writer = streams
+        self._reading = asyncio.get_running_loop().create_task(_read(reader, hear))
         self._outgoing: dict[str, list[bytes]] = {}
-        self._flushing: asyncio.TimerHandle | None = None
+        self._flushing = Gathering(self._flush, LINGER_S)
 
     @classmethod
     async def start(cls, config: Config, state_dir: Path, hear: Callable[[frames.Tidings], None]) -> Bridge:
@@ -38,61 +45,46 @@ class Bridge:
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         with theirs, (logs / "bridge.log").open("ab") as log:
-            command = [
-                config.engine.python or sys.executable,
-                "-P",
-                "-m",
-                "gpusched.engines.ray.bridge",
-                str(theirs.fileno()),
-            ]
-            command += [config.engine.address, str(logs)]
+            command = [config.engine.python or sys.executable, "-P", "-m", "gpusched.engines.ray.bridge"]
+            command += [str(theirs.fileno()), config.engine.address, str(logs)]
             environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
             program = programs.start(
                 command, stdout=log, stderr=log, environment=environment, kept_open=(theirs.fileno(),)
             )
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 26)
-        bridge = cls(program, logs / "bridge.log", writer)
-        bridge._reading = asyncio.get_running_loop().create_task(bridge._read(reader, hear))
-        return bridge
-
-    async def _read(self, reader: asyncio.StreamReader, hear: Callable[[frames.Tidings], None]) -> None:
-        why = "the bridge has ended"
-        while (data := await frames.next_frame(reader)) is not None:
-            try:
-                tidings = frames.tidings_decoder.decode(data)
-            except msgspec.MsgspecError:
-                why = f"the bridge is not understood here: gpusched {__version__} must be installed for engine.python"
-                break
-            hear(tidings)
-        hear(frames.Failed(why=why))
+        return cls(program, logs / "bridge.log", await connection.opened(ours), hear)
 
     def send(self, host: str, frame: bytes, *, may_wait: bool = False) -> None:
         """Send a frame, with all others of this turn of the loop; one for which nobody waits may wait for others."""
         self._outgoing.setdefault(host, []).append(frame)
-        loop = asyncio.get_running_loop()
-        if self._flushing is None:
-            self._flushing = loop.call_later(LINGER_S if may_wait else 0.0, self._flush)
-        elif not may_wait:
-            self._flushing.cancel()
-            self._flushing = loop.call_later(0.0, self._flush)
+        self._flushing.due(may_wait=may_wait)
 
     def release(self, host: str) -> None:
         """Let a node go; the bridge says that it is down, and holds it again after a while."""
-        self._writer.write(frames.framed(frames.packed(frames.Release(host=host))))
+        connection.write(self._writer, frames.Release(host=host))
 
     def _flush(self) -> None:
-        self._flushing = None
         outgoing, self._outgoing = self._outgoing, {}
         for host, batch in outgoing.items():
-            self._writer.write(frames.framed(frames.packed(frames.Carry(host=host, frames=tuple(batch)))))
+            connection.write(self._writer, frames.Carry(host=host, frames=tuple(batch)))
 
     async def close(self) -> None:
         """End the bridge, and with it the nodes' actors; return when it is gone."""
         self._reading.cancel()
-        if self._flushing is not None:
-            self._flushing.cancel()
+        self._flushing.cancel()
         self._writer.close()
         for patience_s, signum in ((10.0, signal.SIGTERM), (5.0, signal.SIGKILL), (5.0, signal.SIGKILL)):
             if await asyncio.to_thread(programs.ended, self._program, patience_s) is not None:
                 return
             programs.signal_group(self._program, signum)
+
+
+async def _read(reader: asyncio.StreamReader, hear: Callable[[frames.Tidings], None]) -> None:
+    why = "the bridge has ended"
+    while (data := await connection.next_frame(reader)) is not None:
+        try:
+            tidings = frames.tidings_decoder.decode(data)
+        except msgspec.MsgspecError:
+            why = f"the bridge is not understood here: gpusched {__version__} must be installed for engine.python"
+            break
+        hear(tidings)
+    hear(frames.Failed(why=why))

@@ -10,7 +10,7 @@ from gpusched.teacher.schema import WORKLOAD_VERSION
 
 
 def make_here(processor: str) -> Make:
-    """That of this process, on a machine with such a processor."""
+    """The make of this process, on a machine with this processor."""
     return Make(
         lightgbm=metadata.version("lightgbm"),
         workload=WORKLOAD_VERSION,

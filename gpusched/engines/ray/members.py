@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import anyio
-
 from gpusched.core.failures import Exit
-from gpusched.core.model import Device, DeviceChoice, WindowResult
-from gpusched.engines.attendance import OnMessage, OnStuck
+from gpusched.core.model import Device, DeviceChoice
+from gpusched.engines.attendance import Awaited
 from gpusched.engines.engine import (
     End,
     Found,
     LaunchRefused,
     NoMemoryToFork,
     Verdict,
-    WindowAttendant,
     Withdrawn,
     WorkloadNotLoadable,
 )
-from gpusched.engines.local.groups import KILL_GRACE_S
 from gpusched.engines.ray import frames
 from gpusched.engines.ray.frames import Order
 from gpusched.engines.ray.link import Bridge
 from gpusched.errors import LaunchError
-from gpusched.worker.messages import PipeMessage
 
-#: commits the result that has come with the end of a window's process, and keeps the log of one that failed
-Receive = Callable[[frames.Ended], Awaitable[PipeMessage | None]]
 NODE_LOST = End(exit=Exit(launcher_lost=True))
 
 
@@ -46,7 +38,8 @@ class Member:
         self.heard_at = time.monotonic()
         self.silent = False
         self._last = 0
-        self.windows: dict[int, RayWindow] = {}
+        #: windows by the numbers of the orders that launch them
+        self.windows: dict[int, Awaited[RayWindow, frames.Ended]] = {}
         self._verdicts: dict[int, Callable[[Verdict], None]] = {}
         #: inputs that it has, or that are under way to it, by their digest
         self.inputs: dict[str, asyncio.Future[None]] = {}
@@ -69,7 +62,7 @@ class Member:
     async def asked(self, order: Any) -> Any:
         """Send an order and wait for its answer. Raises LaunchError if it is refused, or if the node is lost."""
         if self._lost:
-            raise self._loss()
+            raise node_lost(self.host)
         answer = self._answers[order.id] = asyncio.get_running_loop().create_future()
         self.send(order)
         try:
@@ -94,24 +87,21 @@ class Member:
 
     def take(self, report: Any) -> None:
         match report:
+            case frames.Launched(id=id_, pid=pid) if id_ in self.windows:
+                self.windows[id_].started(RayWindow(self, id_, pid))
+            case frames.Refused(id=id_) if id_ in self.windows:
+                self.windows.pop(id_).refused(_error(report))
             case frames.Said(id=id_, message=message) if id_ in self.windows:
-                self.windows[id_].hear(message)
+                self.windows[id_].heard(message)
             case frames.Stuck(id=id_, trouble=trouble) if id_ in self.windows:
-                self.windows[id_].be_stuck(trouble)
+                self.windows[id_].stuck(trouble)
             case frames.Ended(id=id_) if id_ in self.windows:
-                self.windows.pop(id_).end(report)
+                self.windows.pop(id_).ended(report)
             case frames.Judged(id=id_, verdict=verdict) if id_ in self._verdicts:
                 self._verdicts[id_](verdict)
             case frames.Refused(id=id_) if id_ in self._answers and not self._answers[id_].done():
                 self._answers[id_].set_exception(_error(report))
-            case (
-                frames.Launched()
-                | frames.Staged()
-                | frames.Fetched()
-                | frames.Done()
-                | frames.LogRead()
-                | frames.Left()
-            ):
+            case frames.Staged() | frames.Fetched() | frames.Done() | frames.LogRead() | frames.Left():
                 answer = self._answers.get(report.id)
                 if answer is not None and not answer.done():
                     answer.set_result(report)
@@ -121,13 +111,15 @@ class Member:
         self._lost = True
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(self._loss())
-        for window in tuple(self.windows.values()):
-            window.end(frames.Ended(id=0, end=NODE_LOST))
+                answer.set_exception(node_lost(self.host))
+        for window in self.windows.values():
+            window.refused(node_lost(self.host))
+            window.ended(frames.Ended(id=0, end=NODE_LOST))
         self.windows.clear()
 
-    def _loss(self) -> LaunchRefused:
-        return LaunchRefused(reason=f"the node {self.host} is lost")
+
+def node_lost(host: str) -> LaunchRefused:
+    return LaunchRefused(reason=f"the node {host} is lost")
 
 
 def _error(refused: frames.Refused) -> LaunchError:
@@ -145,78 +137,12 @@ def _error(refused: frames.Refused) -> LaunchError:
 class RayWindow:
     """The process of a window on a node."""
 
-    def __init__(self, node: Member, number: int, *, receive: Receive | None = None) -> None:
-        """`receive` commits a result that comes with the end of the process; None: it is committed where files are
-        shared.
-        """
-        self.pid = 0
+    def __init__(self, node: Member, number: int, pid: int) -> None:
+        """`number`: of the order that has launched it."""
+        self.pid = pid
         self._node = node
         self._number = number
-        self._receive = receive
-        self._ended: asyncio.Future[frames.Ended] = asyncio.get_running_loop().create_future()
-        self._unheard: list[PipeMessage] = []
-        self._on_message: OnMessage | None = None
-        self._on_stuck: OnStuck | None = None
-        self._failure: BaseException | None = None
 
     def signal(self, signum: int) -> None:
-        if not self._ended.done():
+        if self._number in self._node.windows:
             self._node.send(frames.Signal(id=self._number, signum=signum))
-
-    async def wait(self, on_message: OnMessage, on_stuck: OnStuck | None = None) -> End:
-        self._on_message, self._on_stuck = on_message, on_stuck
-        unheard, self._unheard = self._unheard, []
-        for message in unheard:
-            self.hear(message)
-        try:
-            ended = await asyncio.shield(self._ended)
-        except asyncio.CancelledError:
-            self.signal(signal.SIGKILL)
-            with anyio.move_on_after(KILL_GRACE_S, shield=True):
-                await asyncio.shield(self._ended)
-            raise
-        if self._receive is not None and (result := await self._receive(ended)) is not None:
-            on_message(result)
-        if self._failure is not None:
-            raise self._failure
-        return ended.end
-
-    def hear(self, message: PipeMessage) -> None:
-        if self._on_message is None:
-            self._unheard.append(message)
-            return
-        if isinstance(message, WindowResult) and self._receive is not None:
-            return  # it counts once it is committed here
-        try:
-            self._on_message(message)
-        except BaseException as error:  # raised to the caller of wait(), which is where it belongs
-            self._failure = error
-            self._on_message = lambda message: None
-            self.signal(signal.SIGKILL)
-
-    def be_stuck(self, trouble: str) -> None:
-        if self._on_stuck is not None:
-            self._on_stuck(trouble)
-
-    def end(self, ended: frames.Ended) -> None:
-        if not self._ended.done():
-            self._ended.set_result(ended)
-
-
-def attend(
-    tasks: set[asyncio.Task[None]], launching: Coroutine[Any, Any, RayWindow], attendant: WindowAttendant
-) -> None:
-    """Let an attendant hear of a window, in a task that is in `tasks` until it has ended."""
-    task = asyncio.get_running_loop().create_task(_attended(launching, attendant))
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-
-
-async def _attended(launching: Coroutine[Any, Any, RayWindow], attendant: WindowAttendant) -> None:
-    try:
-        window = await launching
-    except (LaunchError, OSError) as error:
-        attendant.refused(error)
-        return
-    attendant.started(window)
-    attendant.ended(await window.wait(attendant.heard, attendant.stuck))

@@ -14,7 +14,7 @@ import sys
 from typing import IO
 
 from gpusched import programs
-from gpusched.engines.ray import frames
+from gpusched.engines.ray import connection
 
 #: frames of the agent in one answer
 MOST_FRAMES = 10_000
@@ -41,12 +41,12 @@ class Node:
                 log = stack.enter_context(open(log_path, "ab"))  # noqa: ASYNC230, PTH123  # once
             command = [sys.executable, "-P", "-m", "gpusched.engines.ray.agent", str(theirs.fileno())]
             agent = programs.start(command, stdout=log, stderr=log, kept_open=(theirs.fileno(),))
-        reader, self.writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 26)
+        reader, self.writer = await connection.opened(ours)
         self._reading = asyncio.create_task(self._read(reader))
         return agent.pid
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        while (data := await frames.next_frame(reader)) is not None:
+        while (data := await connection.next_frame(reader)) is not None:
             self._said.append(data)
             self._more.set()
         self._over = True
@@ -54,7 +54,7 @@ class Node:
 
     async def give(self, batch: list[bytes]) -> None:
         """Pass frames to the agent, in order: the caller waits for each batch before the next."""
-        self.writer.write(b"".join(map(frames.framed, batch)))
+        self.writer.write(b"".join(map(connection.framed, batch)))
         await self.writer.drain()
 
     async def take(self) -> list[bytes] | None:

@@ -35,7 +35,7 @@ KEPT_S = 7 * 86_400.0
 SHORT_BYTES = 256 << 10
 #: bytes of a result that travel with its window's end; longer files are fetched
 INLINE_BYTES = 4 << 20
-#: names of directories of inputs, complete and partial, and of results: nothing else is removed
+#: names of the directories that may be removed: of inputs, complete or partial, and of results
 _NAME = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+|[0-9a-f]{32}")
 
 
@@ -46,6 +46,14 @@ class StagedFile(msgspec.Struct, frozen=True):
     name: str
     mtime_ns: int
     sha256: str
+
+
+def staged_file(root: Path, name: str) -> StagedFile:
+    """The file of that name as it is now. Raises OSError."""
+    path = root / name
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return StagedFile(name, path.stat().st_mtime_ns, digest)
 
 
 def digest_of(files: Iterable[StagedFile]) -> str:
@@ -72,7 +80,7 @@ class Scratch:
             directory.mkdir(mode=0o700, exist_ok=True)
 
     def full(self) -> str | None:
-        """A phrase that says so if there is no room for a result."""
+        """A phrase about the lack of room for a result; None if there is room."""
         free = shutil.disk_usage(self.path).free
         return f"only {free >> 20} MiB are free in {self.path}" if free < LEAST_ROOM_BYTES else None
 
@@ -128,7 +136,7 @@ class Scratch:
         return msgspec.structs.replace(batch, output_dir=str(self.outputs(batch.output_dir)), guarded=False, spec=spec)
 
     def has_result(self, batch: Batch, label: str) -> bool:
-        """Whether there is something in the place of a result, of a batch as it is `here`."""
+        """Whether there is something in the place of a result; `batch` has the paths of this node."""
         return os.path.lexists(f"{batch.output_dir}/{label}")
 
     def result(self, output_dir: str, label: str, most: int | None = None) -> dict[str, bytes] | None:
@@ -189,13 +197,7 @@ def scratch_for(begin: Begin) -> Scratch | str | None:
 
 
 def _files_below(root: Path) -> list[StagedFile]:
-    staged_files = []
-    for path in root.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            staged_files.append(StagedFile(path.relative_to(root).as_posix(), path.stat().st_mtime_ns, digest))
-    return staged_files
+    return [staged_file(root, path.relative_to(root).as_posix()) for path in root.rglob("*") if path.is_file()]
 
 
 def _read(name: str, directory: int) -> bytes:

@@ -28,7 +28,8 @@ from gpusched.engines.ray import frames
 from gpusched.engines.ray.commits import Commits
 from gpusched.engines.ray.frames import Piece
 from gpusched.engines.ray.members import Member
-from gpusched.engines.ray.scratch import StagedFile, digest_of
+from gpusched.engines.ray.scratch import StagedFile, digest_of, staged_file
+from gpusched.engines.tasks import Tasks
 from gpusched.errors import LaunchError
 from gpusched.metadata import METADATA, metadata_of
 from gpusched.worker.messages import Error, InputFiles, InputsJob, PipeMessage
@@ -68,7 +69,7 @@ class Staging:
         self._kept: dict[Member, dict[str, list[str]]] = {}
         self._due: asyncio.TimerHandle | None = None
         #: nodes that are told of results which they need not keep
-        self._telling: set[asyncio.Task[None]] = set()
+        self._telling = Tasks()
 
     # -- inputs --------------------------------------------------------------------------------------------------------
 
@@ -145,9 +146,7 @@ class Staging:
             self._due.cancel()
         self._due, kept, self._kept = None, self._kept, {}
         for node, results in kept.items():
-            telling = asyncio.create_task(_tell(node, results))
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
+            self._telling.start(_tell(node, results))
 
     def tell_of(self, node: Member, output_dir: str, label: str) -> None:
         """Tell a node now, if a result of this name is to be told of: another one may take its place."""
@@ -175,13 +174,8 @@ class Staging:
 
 
 def _inputs(root: str, names: tuple[str, ...]) -> Inputs:
-    inputs = []
-    for name in names:
-        path = Path(root, name)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        inputs.append(StagedFile(name, path.stat().st_mtime_ns, digest))
-    return Inputs(root, digest_of(inputs), tuple(inputs))
+    inputs = tuple(staged_file(Path(root), name) for name in names)
+    return Inputs(root, digest_of(inputs), inputs)
 
 
 async def _send(node: Member, inputs: Inputs) -> None:

@@ -91,7 +91,7 @@ class NodeWindow:
             self._start()
 
     def _has_place(self) -> bool:
-        """Whether something is where its result belongs: as nearly never, so it is worth no thread's turn to know."""
+        """Whether something is where its result belongs. It is nearly always not, so no thread is used to find out."""
         scratch = self._windows.scratch
         return scratch is not None and scratch.has_result(self._batch, self._order.planned.window.label)
 
@@ -166,7 +166,7 @@ class NodeWindow:
             windows.report(Ended(id=self._order.id, end=end, log=log))
 
     def _sent(self, scratch: Scratch, end: End, *, most: int) -> bool:
-        """Send a result that has no more bytes; False if it has, or cannot be read."""
+        """Send a result of at most so many bytes; False if it has more, or cannot be read."""
         try:
             files = scratch.result(self._order.batch.output_dir, self._order.planned.window.label, most=most)
         except OSError:
