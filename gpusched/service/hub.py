@@ -143,7 +143,7 @@ class Hub:
         if batch_id is not None:
             batch, stage = self._store.batch(batch_id), self._store.staged.row(batch_id)
             if stage is not None and (batch is None or batch.state == "finished"):
-                yield views.stage_status(stage)
+                yield views.stage_status(self._store, stage)
             elif batch is not None:
                 yield views.batch_status(batch)
             return

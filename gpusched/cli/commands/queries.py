@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import os
 import sys
 import time
@@ -23,10 +24,12 @@ from gpusched.client.drawing.plain import clean, clean_lines
 from gpusched.client.host import look_at_host
 from gpusched.client.link import HungUp
 from gpusched.client.views.host import HostView
+from gpusched.client.views.standing import way_on
 from gpusched.core.logs import log_name
+from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.totals import device_object
-from gpusched.errors import DONE, UsageError
+from gpusched.errors import DONE, GpuschedError, UsageError
 from gpusched.protocol import DeviceStatus, Snapshot, WindowLine
 from gpusched.streams import when_gone
 
@@ -131,9 +134,11 @@ _REMEDIES = {
 
 
 def explain(options: argparse.Namespace) -> int:
-    """Print the state of a window, and if it waits, a line for each reason."""
-    with of_window(options, options.window) as (source, batch_id, label):
-        explanation = source.explain(batch_id, label)
+    """Print the state of a window, or of a stage, and if it waits, a line for each reason."""
+    batch_id, label, explanation = "", "", _stage_explained(options)
+    if explanation is None:
+        with of_window(options, options.window) as (source, batch_id, label):
+            explanation = source.explain(batch_id, label)
     if options.json:
         print_json({"window": options.window} | msgspec.to_builtins(explanation))
         return DONE
@@ -145,6 +150,18 @@ def explain(options: argparse.Namespace) -> int:
     for line in lines:
         print(clean(line))  # noqa: T201
     return DONE
+
+
+def _stage_explained(options: argparse.Namespace) -> Explanation | None:
+    """Why a stage has no windows yet; None where what was given is no name of a stage."""
+    if "/" in options.window:
+        return None
+    with contextlib.suppress(GpuschedError), of_batch(options, options.window) as (source, batch_id):
+        batch = source.batch(batch_id).batch
+        if batch.waits:
+            why = f"waits {batch.waits}" if batch.held_reason is None else f"{batch.held_reason}; {way_on(batch)}"
+            return Explanation(status=batch.state, summary=why)
+    return None
 
 
 def logs(options: argparse.Namespace) -> int:
