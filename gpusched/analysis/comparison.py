@@ -11,10 +11,23 @@ from gpusched.analysis.bootstrap import interval
 from gpusched.analysis.scores import Scored, constants, metric_names, require_metric
 from gpusched.errors import InputError
 
+#: points of a batch that an error names
+NAMED_POINTS = 3
+
 
 class NothingInCommon(InputError):
     problem = "{a} and {b} have no window in common: {counts}"
     remedy = "compare batches of the same symbols, dates and lengths of windows; `gpusched results` lists the windows"
+
+
+class NoPointInCommon(NothingInCommon):
+    """One of the batches is a sweep, or both are, of other values."""
+
+    problem = "{a} and {b} have the same windows at other points: {points}"
+    remedy = (
+        "run the other batch with the same --param, of one value if need be;"
+        " `gpusched results {sweep} --by PARAMETER` compares the points of a sweep"
+    )
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +86,7 @@ def compare(a: str, b: str, of_a: Sequence[Scored], of_b: Sequence[Scored], metr
         if window.label in by_label
     )
     if not pairs:
-        counts = f"{len(of_a)} and {len(of_b)} windows have a model"
-        raise NothingInCommon(a=a, b=b, counts=counts)
+        raise _nothing_in_common(a, b, of_a, of_b)
     both = {pair.window for pair in pairs}
     of_both = frozenset(metric_names(window for window in of_b if window.label in both))
     shared = [name for name in metric_names(of_a) if name in of_both]
@@ -89,6 +101,19 @@ def compare(a: str, b: str, of_a: Sequence[Scored], of_b: Sequence[Scored], metr
         constant_b=constants(of_b),
         differences=tuple(compared for name in chosen if (compared := difference(name, pairs)) is not None),
     )
+
+
+def _nothing_in_common(a: str, b: str, of_a: Sequence[Scored], of_b: Sequence[Scored]) -> NothingInCommon:
+    spans_a, spans_b = ({(window.symbol, window.start, window.end) for window in windows} for windows in (of_a, of_b))
+    if spans_a.isdisjoint(spans_b):
+        return NothingInCommon(a=a, b=b, counts=f"{len(of_a)} and {len(of_b)} windows have a model")
+    points_a, points_b = (sorted({window.point for window in windows} - {""}) for windows in (of_a, of_b))
+    points = f"{_first(points_a)} in {a}, {_first(points_b)} in {b}"
+    return NoPointInCommon(a=a, b=b, points=points, sweep=a if points_a else b)
+
+
+def _first(points: Sequence[str]) -> str:
+    return ", ".join([*points[:NAMED_POINTS], *(["…"] if len(points) > NAMED_POINTS else [])]) or "none"
 
 
 def difference(metric: str, pairs: Sequence[Pair]) -> Difference | None:

@@ -50,7 +50,7 @@ class Onlooker:
 
     screen: RunScreen | QuietScreen
 
-    def __init__(self, run: Run, console: Console | None, *, advises: bool = True) -> None:
+    def __init__(self, run: Run, console: Console | None, *, advises: bool) -> None:
         self._advises = advises
         self._run = run
         self._console = console

@@ -1,4 +1,4 @@
-"""Whoever waits for a batch hears when every window that is left of it is held: nothing of it starts any more."""
+"""Whoever waits for a batch hears when every window that is left of it is held, and for what a stage waits itself."""
 
 from __future__ import annotations
 
@@ -29,13 +29,18 @@ class Standstill:
         self._told = why is not None
 
 
-def follow_to_end(subscription: Subscription, batch_id: str, say: Callable[[str], None]) -> None:
-    """Wait until a batch is finished, held or gone; nothing but a standstill is told. Raises as `follow` does."""
+def follow_to_end(
+    subscription: Subscription, batch_id: str, say: Callable[[str], None], say_held: Callable[[str], None]
+) -> None:
+    """Wait until a batch is finished, held or gone, and tell what it waits for itself. Raises as `follow` does."""
     view = BatchView()
-    standstill = Standstill(view, say)
+    standstill = Standstill(view, say_held)
 
     def load(snapshot: Snapshot) -> None:
+        waited = view.waits
         view.load(snapshot, batch_id, time.monotonic())
+        if view.waits not in ("", waited):
+            say(f"{batch_id} waits {view.waits}")
         standstill.look()
 
     def see(update: Update) -> None:

@@ -48,7 +48,7 @@ class Wait:
         try:
             subscription = daemon.subscribe(batch_id)
             if self._as_json:
-                follow_to_end(subscription, batch_id, self._say_held)
+                follow_to_end(subscription, batch_id, self._screen.note, self._say_held)
             else:
                 with self._screen:
                     follow(subscription, batch_id, self._load, self._see)

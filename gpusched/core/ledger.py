@@ -62,7 +62,7 @@ class DeviceState:
     """One device of the pool: its slots, allocations, health and last reading."""
 
     def __init__(
-        self, device: Device, slots: list[Slot], host: HostState, since: float = 0.0, places: Sequence[Slot] = ()
+        self, device: Device, slots: list[Slot], host: HostState, since: float, places: Sequence[Slot]
     ) -> None:
         """`places` are for windows that wait on their node for one that ends, so that no slot waits for the network."""
         self.device = device

@@ -15,6 +15,7 @@ from typing import Self
 import msgspec
 
 from gpusched import __version__, clock, files
+from gpusched.core.logs import log_of
 from gpusched.core.model import Batch, WindowKey, WindowResult
 from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
@@ -175,8 +176,6 @@ class Records:
 
     def _read(self, key: WindowKey, attempt: int, offset: int) -> Iterator[LogChunk] | None:
         """The pieces of a log from `offset` on; None without such a file."""
-        from gpusched.supervisor.attempts import log_of  # slow to import, and needed for logs only
-
         try:
             descriptor = files.open_regular(self.state_dir / "logs" / log_of(key, attempt))
         except OSError:

@@ -18,7 +18,7 @@ import anyio
 
 from gpusched import __version__
 from gpusched.config import Config
-from gpusched.core.events import BatchAccepted, BatchFinished, WindowMoved
+from gpusched.core.events import BatchAccepted, BatchFinished, BatchHeld, BatchReleased, WindowMoved
 from gpusched.engines.opening import look_here
 from gpusched.errors import DONE, GpuschedError, StoreUnwritable, one_error
 from gpusched.protocol.places import listening_path
@@ -81,7 +81,7 @@ async def _serve(config: Config) -> None:
         admission = Admission(runtime, _territory(config, listener))
         forgetting = Forgetting(runtime, admission)
         stages = Stages(runtime, admission, hub.renew)
-        runtime.followers.add(stages, BatchFinished)
+        runtime.followers.add(stages, BatchFinished, BatchHeld, BatchReleased)
         server = Server(listener, Requests(runtime, hub, admission, forgetting, stages), state_dir=runtime.state_dir)
         tasks = await stack.enter_async_context(runtime.working())
         if config.daemon.warm:

@@ -99,11 +99,11 @@ class Stages:
         )
         self._store.staged.put(row)
         self._changed()
-        return stage_status(row)
+        return stage_status(self._store, row)
 
     def status(self, batch_id: str) -> BatchStatus | None:
         row = self._row(batch_id)
-        return None if row is None or self._admission.at_work(batch_id) else stage_status(row)
+        return None if row is None or self._admission.at_work(batch_id) else stage_status(self._store, row)
 
     def request(self, batch_id: str) -> Submit:
         row = self._row(batch_id)
@@ -136,6 +136,8 @@ class Stages:
     def follow(self, news: News) -> None:
         if isinstance(news, BatchFinished):
             self._due.set()
+        elif self._store.staged.rows():  # a batch was held or released, which is told of the stages that wait for it
+            self._on_change()
 
     async def run(self) -> None:
         """Start stages when they are due. No fault of one, nor of the store, reaches the daemon."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -55,22 +55,23 @@ def batches(store: Store) -> Iterator[BatchStatus]:
             staged.pop(batch.id, None)
         if batch.id not in staged:
             yield batch_status(batch)
-    yield from map(stage_status, staged.values())
+    yield from (stage_status(store, row) for row in staged.values())
 
 
 #: the last that the calendar has in every zone; a stage may wait for a later one, and is to be listed all the same
 _LAST_INSTANT = dt.datetime(9999, 12, 30, tzinfo=dt.UTC).timestamp()
 
 
-def stage_status(row: StagedRow) -> BatchStatus:
+def stage_status(store: Store, row: StagedRow) -> BatchStatus:
     """A stage, as a batch without windows."""
+    request = requested(row)
     return BatchStatus(
         id=row.batch_id,
         output_dir=row.output_dir,
         submitted_at=row.submitted_at,
         state="waiting" if row.held is None else "held",
         held_reason=row.held,
-        waits=_waits(requested(row)),
+        waits=_waits(request, list(dict.fromkeys(_held(store, request.after)))),
         finished_at=None,
         counts={},
         at=clock.wall(),
@@ -82,14 +83,27 @@ def requested(row: StagedRow) -> Submit:
     return msgspec.json.decode(row.request, type=Submit)
 
 
-def _waits(request: Submit) -> str:
-    """The end of a stage's wait, in words."""
+def _held(store: Store, names: Iterable[str]) -> Iterator[str]:
+    """Those of the batches that are held, and those that keep a stage among them from starting."""
+    for name in names:
+        batch, stage = store.batch(name), store.staged.row(name)
+        if stage is not None and (batch is None or batch.state == "finished"):
+            yield from [name] if stage.held is not None else _held(store, requested(stage).after)
+        elif batch is not None and batch.state == "held":
+            yield name
+
+
+def _waits(request: Submit, held: Sequence[str]) -> str:
+    """The end of a stage's wait, in words. `held`: the batches that have to be released for it."""
     waits = []
     if request.after:
         many = len(request.after) > 1
         succeeded, finished = ("have succeeded", "are finished") if many else ("has succeeded", "is finished")
         verb = succeeded if request.only_if == "succeeded" else finished
         waits.append(f"until {' and '.join(request.after)} {verb}")
+    if held:
+        commands = " and ".join(f"`gpusched release {name}`" for name in held)
+        waits[-1] += f" ({' and '.join(held)} {'are' if len(held) > 1 else 'is'} held: {commands})"
     if request.not_before:
         at = min(max(request.not_before, 0.0), _LAST_INSTANT)
         waits.append(f"until {dt.datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M:%S%z}")

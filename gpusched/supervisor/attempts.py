@@ -31,6 +31,7 @@ from gpusched.core.events import (
     ProgressReported,
 )
 from gpusched.core.failures import classify, out_of_host_memory
+from gpusched.core.logs import log_of
 from gpusched.core.model import Batch, Device, PlannedWindow, Reading, WindowKey, WindowResult
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Ending, Failure
@@ -57,11 +58,6 @@ from gpusched.workload import device_fingerprint
 DOUBT_S = 2.0
 #: readings of that GPU that are awaited: the driver's events are received between them
 DOUBT_READINGS = 2
-
-
-def log_of(key: WindowKey, attempt: int) -> str:
-    """The name of the log with the stdout and stderr of an attempt."""
-    return f"{key.batch_id}/{key.label}.{attempt}.log"
 
 
 class Attempts:

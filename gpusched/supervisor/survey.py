@@ -236,9 +236,9 @@ async def pieces_of(spec: BatchSpec, processes: int) -> list[SymbolWindows]:
 
 
 class Findings:
-    """Collects the answers of a survey's processes about the `pieces`, and makes the plan from them."""
+    """Collects the answers of a survey's processes about the windows that were asked for, and makes the plan."""
 
-    def __init__(self, pieces: Iterable[SymbolWindows] = ()) -> None:
+    def __init__(self) -> None:
         self._asked: dict[str, list[Window]] = {}
         self._pieces: list[SymbolWindows] = []
         self._data: dict[str, SurveyedSymbol] = {}
@@ -247,8 +247,6 @@ class Findings:
         self._windows: dict[Window, PlannedWindow | None] = {}
         #: windows without an answer
         self._open = 0
-        for piece in pieces:
-            self.ask(piece)
 
     def ask(self, piece: SymbolWindows) -> None:
         """Expect answers about the windows of a piece."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpusched.analysis.comparison import NothingInCommon, compare
+from gpusched.analysis.comparison import NoPointInCommon, NothingInCommon, compare
 from gpusched.analysis.scores import NoMetric, Scored, metric_names, numbers, of_index
 from gpusched.core.model import window_label
 from gpusched.results import NoResults
@@ -14,9 +14,9 @@ from gpusched.results import NoResults
 DAY = dt.date(2022, 1, 1)
 
 
-def scored(symbol: str, constant: bool | None = False, **metrics: float) -> Scored:
-    label = window_label(symbol, DAY, DAY)
-    return Scored(label=label, symbol=symbol, start=DAY, end=DAY, metrics=metrics, constant=constant)
+def scored(symbol: str, constant: bool | None = False, *, point: str = "", **metrics: float) -> Scored:
+    label = window_label(symbol, DAY, DAY, point)
+    return Scored(label=label, symbol=symbol, start=DAY, end=DAY, point=point, metrics=metrics, constant=constant)
 
 
 def test_the_same_windows_side_by_side() -> None:
@@ -46,6 +46,10 @@ def test_a_metric_counts_only_where_both_define_it() -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(NothingInCommon, match="x and y have no window in common: 1 and 0 windows have a model"):
         compare("x", "y", [scored("A")], [])
+    sweep = [scored("A", point=f"leaves={leaves}") for leaves in (1, 2, 3, 4)]
+    points = "leaves=1, leaves=2, leaves=3, … in x, none in y"
+    with pytest.raises(NoPointInCommon, match=f"x and y have the same windows at other points: {points}"):
+        compare("x", "y", sweep, [scored("A")])
     with pytest.raises(NoMetric, match="no metric 'validation_auk'; did you mean 'validation_auc'"):
         compare("x", "y", [scored("A", validation_auc=1.0)], [scored("A", validation_auc=1.0)], ["validation_auk"])
 

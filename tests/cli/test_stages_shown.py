@@ -53,6 +53,28 @@ def test_in_a_pipe_it_is_told_once_and_then_each_window(client: Client) -> None:
     assert lines[3].startswith("[2/2] succeeded S2_")
 
 
+def test_who_waits_for_a_stage_hears_that_it_waits_for_what_is_held(client: Client) -> None:
+    """It may be the predecessor of a predecessor, whose release nobody would think of."""
+    with client.daemon.fifo() as release:
+        client.submit("early", "FIFO")
+        client.submit("later", "S5", more=("--after", "early"))
+        client.submit("last", "S6", more=("--after", "later"))
+        with client.start("wait", "last") as waiting:
+            assert waiting.stderr is not None
+            assert next(waiting.stderr) == "last waits until later has succeeded\n"
+            client("hold", "early")
+            why = "waits until later has succeeded (early is held: `gpusched release early`)\n"
+            assert next(waiting.stderr) == f"last {why}"
+            assert client("explain", "last") == f"waiting: {why}"
+            assert client.said("wait", "early", code=1)[0] == "early: held, 2 left\n"
+            client("release", "early")
+            assert next(waiting.stderr) == "last waits until later has succeeded\n"
+            release()
+            release()
+            assert waiting.communicate(timeout=PATIENCE_S)[0] == "last: finished, 2 succeeded\n"
+        assert waiting.returncode == 0
+
+
 def test_who_waits_for_a_stage_hears_that_it_was_cancelled(client: Client) -> None:
     """It is forgotten then: "there is no batch" would be no answer."""
     with client.daemon.fifo() as release:

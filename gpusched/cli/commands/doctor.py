@@ -74,9 +74,9 @@ def doctor(options: argparse.Namespace) -> int:
     return BAD_INPUT if hopeless else DONE
 
 
-def all_checks(config: Config, *, trial_s: float = TRIAL_S) -> Iterator[Check]:
+def all_checks(config: Config) -> Iterator[Check]:
     """All checks, in the order in which they are shown."""
-    trials, imported = try_all(DEVICE_TYPES, LIBRARIES, trial_s)
+    trials, imported = try_all(DEVICE_TYPES, LIBRARIES, TRIAL_S)
     yield Check(
         name="gpusched",
         status="ok",

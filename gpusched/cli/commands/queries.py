@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import os
 import sys
 import time
@@ -23,9 +24,12 @@ from gpusched.client.drawing.plain import clean, clean_lines
 from gpusched.client.host import look_at_host
 from gpusched.client.link import HungUp
 from gpusched.client.views.host import HostView
+from gpusched.client.views.standing import way_on
+from gpusched.core.logs import log_name
+from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.totals import device_object
-from gpusched.errors import DONE, UsageError
+from gpusched.errors import DONE, GpuschedError, UsageError
 from gpusched.protocol import DeviceStatus, Snapshot, WindowLine
 from gpusched.streams import when_gone
 
@@ -103,7 +107,7 @@ def show(options: argparse.Namespace) -> int:
         logs_dir = source.state_dir / "logs" / batch_id
     if options.json:
         attempts = [
-            msgspec.to_builtins(attempt) | {"log": str(logs_dir / f"{label}.{attempt.attempt}.log")}
+            msgspec.to_builtins(attempt) | {"log": str(logs_dir / log_name(label, attempt.attempt))}
             for attempt in detail.attempts
         ]
         window = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
@@ -130,9 +134,11 @@ _REMEDIES = {
 
 
 def explain(options: argparse.Namespace) -> int:
-    """Print the state of a window, and if it waits, a line for each reason."""
-    with of_window(options, options.window) as (source, batch_id, label):
-        explanation = source.explain(batch_id, label)
+    """Print the state of a window, or of a stage, and if it waits, a line for each reason."""
+    batch_id, label, explanation = "", "", _stage_explained(options)
+    if explanation is None:
+        with of_window(options, options.window) as (source, batch_id, label):
+            explanation = source.explain(batch_id, label)
     if options.json:
         print_json({"window": options.window} | msgspec.to_builtins(explanation))
         return DONE
@@ -144,6 +150,18 @@ def explain(options: argparse.Namespace) -> int:
     for line in lines:
         print(clean(line))  # noqa: T201
     return DONE
+
+
+def _stage_explained(options: argparse.Namespace) -> Explanation | None:
+    """Why a stage has no windows yet; None where what was given is no name of a stage."""
+    if "/" in options.window:
+        return None
+    with contextlib.suppress(GpuschedError), of_batch(options, options.window) as (source, batch_id):
+        batch = source.batch(batch_id).batch
+        if batch.waits:
+            why = f"waits {batch.waits}" if batch.held_reason is None else f"{batch.held_reason}; {way_on(batch)}"
+            return Explanation(status=batch.state, summary=why)
+    return None
 
 
 def logs(options: argparse.Namespace) -> int:
@@ -199,48 +217,37 @@ def print_devices(statuses: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
     if as_json:
         print_json({"devices": [_device_object(device) for device in statuses]})
         return
-    rows: list[list[Cell]] = []
-    for device in statuses:
-        reading = device.reading
-        rows.append(
-            [
-                device_cell(device.device.id),
-                device.device.name,
-                device.health,
-                f"{device.busy}/{device.width}" + (f" +{device.ahead}" if device.ahead else ""),
-                _percent(reading.utilisation if reading else None),
-                _mebibytes(reading.memory_used_bytes if reading else None),
-                _mebibytes(reading.memory_free_bytes if reading else None),
-                _mebibytes(device.reserved_bytes) if reading else None,
-                _mebibytes(device.foreign_bytes),
-                _mebibytes(device.device.memory_total_bytes),
-                reading.temperature_c if reading else None,
-                reading.power_w if reading else None,
-                device.reason or (f"for {time.time() - device.since_at:.0f} s" if device.health == "trying" else ""),
-                ", ".join(str(key) for _, key in sorted(device.allocations.items())),
-            ]
-        )
-    columns = [
-        "device",
-        "name",
-        "health",
-        "slots",
-        "use",
-        "used",
-        "free",
-        "reserved",
-        "foreign",
-        "memory",
-        "temp",
-        "watt",
-        "reason",
-        "running",
-    ]
+    columns, rows = [*_DEVICE_COLUMNS], [_device_row(device) for device in statuses]
     if any(device.device.host for device in statuses):  # the UUID of a GPU does not tell its node
         columns.append("node")
-        for row, device in zip(rows, statuses, strict=True):
-            row.append(device.device.host)
+        rows = [[*row, device.device.host] for row, device in zip(rows, statuses, strict=True)]
     print_listing(columns, rows, styles=STYLES)
+
+
+_DEVICE_COLUMNS = (
+    *("device", "name", "health", "slots", "use", "used", "free", "reserved", "foreign", "memory", "temp", "watt"),
+    *("reason", "running"),
+)
+
+
+def _device_row(device: DeviceStatus) -> list[Cell]:
+    reading = device.reading
+    return [
+        device_cell(device.device.id),
+        device.device.name,
+        device.health,
+        f"{device.busy}/{device.width}" + (f" +{device.ahead}" if device.ahead else ""),
+        _percent(reading.utilisation if reading else None),
+        _mebibytes(reading.memory_used_bytes if reading else None),
+        _mebibytes(reading.memory_free_bytes if reading else None),
+        _mebibytes(device.reserved_bytes) if reading else None,
+        _mebibytes(device.foreign_bytes),
+        _mebibytes(device.device.memory_total_bytes),
+        reading.temperature_c if reading else None,
+        reading.power_w if reading else None,
+        device.reason or (f"for {time.time() - device.since_at:.0f} s" if device.health == "trying" else ""),
+        ", ".join(str(key) for _, key in sorted(device.allocations.items())),
+    ]
 
 
 def _device_object(device: DeviceStatus) -> dict[str, Any]:

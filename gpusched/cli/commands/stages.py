@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -95,7 +96,8 @@ def wait(options: argparse.Namespace) -> int:
 def _say(batch: BatchStatus) -> None:
     """Print how a batch ended, and on stderr how it gets the results that are missing."""
     sums = totals(batch.counts)
-    del sums["total"]
+    total = sums.pop("total")
+    sums["left"] = total - sum(sums.values())
     counted = ", ".join(f"{count} {name}" for name, count in sums.items() if count)
     print(f"{batch.id}: {batch.state}, {counted or 'nothing'}", flush=True)  # noqa: T201
     held = batch.state == "held"
@@ -110,12 +112,13 @@ def wait_for(socket: Path | None, batch_id: str) -> tuple[int, BatchStatus]:
 
     Raises GpuschedError.
     """
+    say = partial(print, file=sys.stderr)
     with reach(socket) as followed, reach(socket) as asked:
         subscription = followed.subscribe(batch_id)
         # Asked after the subscription began: what ends it later is among the updates.
         batch = asked.batch(batch_id).batch
         if batch.state in ("waiting", "open"):
-            follow_to_end(subscription, batch_id, lambda held: print(f"{batch_id} is held: {held}", file=sys.stderr))  # noqa: T201
+            follow_to_end(subscription, batch_id, say, lambda held: say(f"{batch_id} is held: {held}"))
         return _ended(asked, batch_id)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich.cells import cell_len
 
 from gpusched.client.drawing.listing import iso
-from gpusched.client.drawing.logs import WROTE_NOTHING, log_of
+from gpusched.client.drawing.logs import WROTE_NOTHING, written_log
 from gpusched.client.drawing.plain import clean
 from gpusched.client.drawing.text import Glyphs, duration, key_metrics
 from gpusched.core.model import Slot, WindowResult
@@ -58,7 +58,7 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
             yield f"         {usage.cpu_seconds:.2f} s of CPU, {usage.peak_memory_bytes / 2**20:.0f} MiB at most{gpu}"
         if attempt.message:
             yield f"         {clean(attempt.message)}"
-        log = log_of(logs_dir, window.key.label, attempt.attempt, attempt.slot.node)
+        log = written_log(logs_dir, window.key.label, attempt.attempt, attempt.slot.node)
         yield f"         log: {clean(str(log))}" if log is not None else f"         it {WROTE_NOTHING}"
         for line in (attempt.traceback or "").splitlines():
             yield f"         | {clean(line)}"
@@ -66,8 +66,9 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
         yield f"{when(step.at):>10}  {step.old} → {step.new}  {clean(step.reason)}"
 
 
-def importance_details(shares: Sequence[tuple[str, float]], draw: Glyphs) -> Iterator[str]:
+def importance_details(importances: Mapping[str, float], draw: Glyphs) -> Iterator[str]:
     """The features that a model gained most by, with their shares of the gain as bars: as long as the largest."""
+    shares = [(name, share) for name, share in importances.items() if share]
     shown = shares[:SHOWN_FEATURES]
     cells = max((cell_len(draw.clean(name)) for name, _ in shown), default=0)
     for number, (name, share) in enumerate(shown):
