@@ -35,7 +35,6 @@ from gpusched.engines.engine import (
 )
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.engines.ray import frames
-from gpusched.engines.ray.frames import Report
 from gpusched.engines.ray.launching import Launching, Ordered
 from gpusched.engines.ray.link import Bridge
 from gpusched.engines.ray.makes import Makes
@@ -187,7 +186,7 @@ class RayEngine:
             if not self._awaited:
                 self._started.set()
 
-    def _take(self, node: Member, report: Report) -> None:
+    def _take(self, node: Member, report: frames.Report) -> None:
         match report:
             case frames.Joined(machine=machine, discovery=discovery, make=make):
                 if why := self._makes.refusal(make):
