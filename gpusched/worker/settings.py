@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gpusched.errors import did_you_mean
+from gpusched.errors import did_you_mean, reworded
 from gpusched.worker.loading import load_function, load_module
 from gpusched.worker.messages import SettingsChecked, SettingsJob
 from gpusched.worker.stream import Stream, encodable
@@ -87,8 +87,7 @@ def _converted(raw: Mapping[str, Any], type_: type[Any]) -> Any:
     try:
         return msgspec.convert(raw, type_)
     except msgspec.ValidationError as error:
-        expected, _, place = str(error).replace("`", "").partition(" - at $.")
-        raise BadParameters(f"{place}: {expected[:1].lower()}{expected[1:]}" if place else expected) from None
+        raise BadParameters(reworded(error)) from None
 
 
 def _plain(value: object) -> Any:
