@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the windows with a model."""
+    """What the windows with a model show about their models, taken together."""
 
     #: (n,) of the validation rows of all windows that were read: probability, and whether the label is 1
     probabilities: Floats

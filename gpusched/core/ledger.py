@@ -16,8 +16,8 @@ from gpusched.core.tuning import Tuner
 
 #: weight of the newest sample in the smoothed utilisation
 SMOOTHING = 0.3
-#: places for windows that are ahead, for each slot of a device on a node: the more wait there, the more of the shortest
-#: ones a message has, of which each costs Ray milliseconds
+#: places for windows that are ahead, for each slot of a device on a node: each message costs Ray milliseconds, and with
+#: more places a message carries more windows where they are short
 AHEAD_SLOTS = 8
 #: seconds for which windows that are ahead keep a device busy, about
 AHEAD_S = 0.5

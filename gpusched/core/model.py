@@ -55,9 +55,10 @@ class Window(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     point: str = ""
     #: the label, where one was asked for
     name: str = ""
-    #: those with a higher one go first in their batch
+    #: windows with a higher one go first in their batch
     priority: int = 0
-    #: estimates of whoever asked for it, 0: none: its duration, and its memory on the GPU, or on the host for the CPU
+    #: estimates given with the request, 0 where there is none: the duration, and the memory of the GPU, or of the host
+    #: if the window trains on the CPU
     expected_seconds: float = 0.0
     expected_memory_bytes: int = 0
 

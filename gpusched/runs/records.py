@@ -139,7 +139,7 @@ class Records:
         )
 
     def explain(self, batch_id: str, label: str) -> Explanation:
-        """What a window does, as far as its records tell."""
+        """What a window does, by what its records tell."""
         key = WindowKey(batch_id, label)
         return views.explained(key, self._names.state(key), None, None).explanation
 

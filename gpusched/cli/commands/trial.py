@@ -1,6 +1,6 @@
 """`python -m gpusched.cli.commands.trial DEVICE_TYPE`: the doctor's trial, in a separate process.
 
-Prints `Trial`s as JSON, one per line, of which the last one counts. An error of CUDA is printed before LightGBM, which
+Prints `Trial`s as JSON, one per line; the last one counts. An error of CUDA is printed before LightGBM, which
 alone knows whether it was built for CUDA, is tried: LightGBM may meet the same error and crash.
 """
 

@@ -94,7 +94,7 @@ class RunScreen:
         #: windows that were finished when a plain line last told of them
         self._logged = 0
         self._waiting = ""
-        #: devices of which it was told that they were closed
+        #: devices that a line said were closed
         self._closed: set[str] = set()
         #: whether somebody was told that code or data change under the batch
         self._told_of_changes = False

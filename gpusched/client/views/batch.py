@@ -154,7 +154,7 @@ class BatchView:
         return list(self._failures.values())
 
     def reason_of(self, label: str) -> str | None:
-        """Why a window that ran was not trained, as far as that is kept."""
+        """Why a window that ran was not trained; None if it was, or the reason is not kept."""
         failure = self._failures.get(label)
         return failure.reason if failure is not None else self._skipped.get(label)
 
@@ -171,7 +171,7 @@ class BatchView:
         return reasons
 
     def every_refusal(self) -> Reasons:
-        """Why windows have failed for their data, launched or not; of those that were, as far as it is kept."""
+        """Why windows have failed for their data, launched or not; of the launched ones only the first count."""
         reasons = self.refusals()
         for window in self.failures:
             if window.kind == "bad_data":

@@ -90,7 +90,7 @@ def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedW
 
 
 def _seconds(update: WindowMoved, outcome: Outcome) -> float:
-    """Wall time on the slot, as far as its end tells."""
+    """Wall time on the slot; 0 if the window's end does not tell it."""
     match update.old, outcome:
         case _, TimedOut(seconds=seconds):
             return seconds
