@@ -13,7 +13,7 @@ from gpusched.core.model import BatchSpec, Device, DeviceChoice, DeviceType
 from gpusched.core.placement import suits, type_on
 from gpusched.devices import processors
 from gpusched.devices.kind import Discovery, Note
-from gpusched.devices.naming import Selected, by_device, select
+from gpusched.devices.naming import Selected, select, slots_by_device
 from gpusched.devices.nvidia.gpus import look
 from gpusched.devices.processors import Machine
 from gpusched.errors import ConfigError
@@ -112,7 +112,7 @@ class PoolRules(msgspec.Struct, frozen=True):
         cores = machine.cores
         own_slots: dict[str, Slots] = {}
         if gpus:
-            own_slots, more = by_device("devices.slots_by_device", settings.slots_by_device, gpus)
+            own_slots, more = slots_by_device(settings.slots_by_device, gpus)
             notes += more
         bytes_per_slot = _bytes_per_slot(self.learned, self.config.run.workload)
         slots = [_slots(gpu, own_slots.get(gpu.id, settings.slots), cores // len(gpus), bytes_per_slot) for gpu in gpus]

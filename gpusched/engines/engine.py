@@ -55,9 +55,9 @@ class WorkloadNotLoadable(LaunchError):
         " in, or what is installed or on PYTHONPATH where it runs; then retry"
     )
 
-    def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
+    def __init__(self, *, message: str, traceback: str, **details: str) -> None:
         self.traceback = traceback
-        super().__init__(message=message, first=first)
+        super().__init__(message=message, **details)
 
 
 class LibraryNotLoadable(WorkloadNotLoadable):

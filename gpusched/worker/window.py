@@ -25,7 +25,7 @@ from gpusched.metadata import OWN_ENTRIES, Metadata
 from gpusched.worker import linux
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.identity import Identity
-from gpusched.worker.imports import LEAST_S, ImportTimer
+from gpusched.worker.import_timer import LEAST_S, ImportTimer
 from gpusched.worker.loading import code_of, load_function, load_module
 from gpusched.worker.messages import ErrorKind, WindowJob
 from gpusched.worker.settings import made_settings, plain_settings

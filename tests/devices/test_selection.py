@@ -11,7 +11,7 @@ from gpusched.config import Config, Devices, load
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import Device, DeviceType
 from gpusched.devices.kind import Note
-from gpusched.devices.naming import by_device, named, select
+from gpusched.devices.naming import named, select, slots_by_device
 from gpusched.devices.slots import PoolPlan, PoolRules
 from tests.devices.fake_nvml import EXCLUSIVE_PROCESS, FakeNvml, mig_uuid, uuid
 
@@ -130,7 +130,7 @@ def test_a_uuid_wins_over_a_name_whatever_the_order() -> None:
         msgspec.structs.replace(DEVICE, id="GPU-2"),
     )
     for table in ({"card": 1, "GPU-2": 5}, {"GPU-2": 5, "card": 1}):
-        assert by_device("slots", table, devices) == ({"GPU-1": 1, "GPU-2": 5}, ())
+        assert slots_by_device(table, devices) == ({"GPU-1": 1, "GPU-2": 5}, ())
     assert select((), ["GPU-1"], []).notes == (Note("devices.include: 'GPU-1' is no GPU here", "there are none"),)
 
 

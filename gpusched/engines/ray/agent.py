@@ -55,15 +55,18 @@ class Agent:
         #: logs are read and removed in the order of the requests
         self._logs = anyio.Lock()
         self._heard_at = time.monotonic()
-        discovery = look()
         config = Config(
             run=Run(workload=begin.workload),
             cache=Cache(dir=scratch.cache if scratch else Path(begin.cache_dir)),
             devices=Devices(allow_cpu_opencl=begin.allow_cpu_opencl),
         )
-        state_dir = scratch.state if scratch else Path(begin.state_dir)
-        self.engine = LocalEngine(config, state_dir, discovery, standing=begin.standing)
-        self.engine.logs_dir = scratch.logs if scratch else Path(begin.logs_dir)
+        self.engine = LocalEngine(
+            config,
+            scratch.state if scratch else Path(begin.state_dir),
+            look(),
+            logs_dir=scratch.logs if scratch else Path(begin.logs_dir),
+            standing=begin.standing,
+        )
         self.engine.condition.heard_by(lambda change: self._report(frames.Troubled(change=change)))
         self._windows = Windows(self.engine, scratch, self._report, self._work, self._leave)
         self._machine = msgspec.structs.replace(this_machine(), host=begin.host)
