@@ -65,26 +65,12 @@ def submit(options: argparse.Namespace) -> int:
         submitted = _hand_over(daemon, request, options, on_survey, on_trial)
         if waiting and errors.is_terminal:
             errors.print()
-        if submitted.choice is not None and submitted.choice.reason:
-            errors.print(submitted.choice.reason)
-        if not (options.wait and options.json):
-            _say(submitted, as_json=options.json)
-        batch = submitted.batch
-        if batch.state == "waiting" and not options.wait:
-            errors.print(f"It waits {batch.waits}")
-        elif not options.json and not options.wait and submitted.how != "known":
-            _say_about_the_data(daemon, batch, errors)
-        for note in submitted.notes:
-            errors.print(note)
-        if submitted.changes:
-            errors.print(f"It goes on with {'; '.join(submitted.changes)}")
-        if not options.wait and (why := standing.why_held(batch)) is not None:
-            errors.print(f"Held: {why}; {standing.way_on(batch)}")
+        _tell(daemon, submitted, options, errors)
         if not options.wait:
             return DONE
         from gpusched.cli.waiting import Wait
 
-        return Wait(request.spec, batch.id, as_json=options.json).code(daemon)
+        return Wait(request.spec, submitted.batch.id, as_json=options.json).code(daemon)
 
 
 def _hand_over(
@@ -114,6 +100,25 @@ def _hand_over(
         )
 
     return asking(hand_over, request.existing)
+
+
+def _tell(daemon: Connection, submitted: Submitted, options: argparse.Namespace, errors: Console) -> None:
+    """Say what became of the batch; what `--wait` shows anyway is left to it."""
+    batch = submitted.batch
+    if submitted.choice is not None and submitted.choice.reason:
+        errors.print(submitted.choice.reason)
+    if not (options.wait and options.json):
+        _say(submitted, as_json=options.json)
+    if batch.state == "waiting" and not options.wait:
+        errors.print(f"It waits {batch.waits}")
+    elif not options.json and not options.wait and submitted.how != "known":
+        _say_about_the_data(daemon, batch, errors)
+    for note in submitted.notes:
+        errors.print(note)
+    if submitted.changes:
+        errors.print(f"It goes on with {'; '.join(submitted.changes)}")
+    if not options.wait and (why := standing.why_held(batch)) is not None:
+        errors.print(f"Held: {why}; {standing.way_on(batch)}")
 
 
 def _say_about_the_data(daemon: Connection, batch: BatchStatus, errors: Console) -> None:
