@@ -55,7 +55,7 @@ def _value(config: Config, key: str) -> Any:
 
 
 def is_of(workload: str, key: str) -> bool:
-    """Whether `section.key` is a setting of this workload; those of gpusched itself are of none."""
+    """Whether `section.key` is a setting of this workload, and not of another one or of gpusched itself."""
     if workload == BUILT_IN_WORKLOAD:
         return key in BUILT_IN_KEYS or key.startswith(f"{LIGHTGBM}.")
     if workload == COMMAND:

@@ -75,7 +75,7 @@ class Withdrawn(LaunchError):
 
 
 class Upgraded(LaunchError):
-    """The files of gpusched belong to another version than the running one, and a new launcher would be of that."""
+    """The files of gpusched were replaced: a new launcher would be of another version than the running supervisor."""
 
     problem = "gpusched {running} was replaced by {installed} while it ran"
     remedy = "restart the daemon (`systemctl restart gpusched`): it takes up its batches as the new version"

@@ -67,7 +67,7 @@ class Trained(msgspec.Struct, frozen=True):
 class _Log:
     """Receives LightGBM's messages, finds the OpenCL device in them, and prints those that `verbosity` allows.
 
-    `differs`: the parameters let results differ; LightGBM's warning of that is printed once, whatever `verbosity` says.
+    `differs`: the parameters let results differ; LightGBM's warning about it is printed once, whatever `verbosity` is.
     """
 
     def __init__(self, verbosity: int, *, differs: bool = False) -> None:

@@ -36,7 +36,7 @@ def made_settings(workload: str, raw: Any) -> Any:
 
 def plain_settings(settings: Any) -> Any:
     """Settings as JSON has them, for metadata and fingerprints; of an object its attributes."""
-    # msgspec leaves out those fields of a dataclass that it has not been given.
+    # msgspec leaves out the fields of a dataclass that were not given to it.
     fields = getattr(settings, "__dataclass_fields__", None)
     return msgspec.to_builtins(
         settings if fields is None else {name: getattr(settings, name) for name in fields}, enc_hook=_plain

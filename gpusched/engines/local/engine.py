@@ -331,7 +331,7 @@ class LocalWindow:
         )
 
     def _killer(self, end: ProcessEnd) -> Killer:
-        """The sender of the SIGKILL of which the process died."""
+        """The sender of the SIGKILL that has ended the process."""
         if end.killed:
             return "gpusched"
         by_kernel = self._engine.memory.take_kill()
@@ -339,7 +339,7 @@ class LocalWindow:
 
 
 def _kept_ready(config: Config) -> tuple[str, tuple[str, ...]]:
-    """The workload of which `daemon.warm` keeps a launcher, and the modules that are imported beside it."""
+    """The workload whose launcher `daemon.warm` keeps, and the modules that are imported beside it."""
     return config.run.workload, imports(config.run.workload, workload_settings(config))
 
 

@@ -163,7 +163,6 @@ if __name__ == "__main__":
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if sys.argv[2] != "local" and (home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault(
-            "RAY_AUTH_MODE", "token"
-        )  # a head demands the token where there is one, drivers send none
+        # Where there is a token, the head demands it, but drivers do not send it by themselves.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     asyncio.run(serve(int(sys.argv[1]), sys.argv[2], sys.argv[3]))

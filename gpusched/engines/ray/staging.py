@@ -64,10 +64,10 @@ class Staging:
         self._digests: dict[tuple[str, str, str], asyncio.Future[str]] = {}
         self._known: OrderedDict[str, Inputs] = OrderedDict()
         self._commits = Commits()
-        #: committed results of which their nodes are to be told: labels by output directory
+        #: committed results that their nodes need not keep, and have not been told of: labels by output directory
         self._kept: dict[Member, dict[str, list[str]]] = {}
         self._due: asyncio.TimerHandle | None = None
-        #: nodes that are told of results which they need not keep
+        #: tasks that tell nodes of such results
         self._telling = Tasks()
 
     # -- inputs --------------------------------------------------------------------------------------------------------

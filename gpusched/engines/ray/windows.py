@@ -129,7 +129,7 @@ class NodeWindow:
 
     def heard(self, message: PipeMessage) -> None:
         if isinstance(message, WindowResult) and self._windows.scratch is not None:
-            self._has_result = True  # it is told by its files
+            self._has_result = True  # its files are sent instead
         elif not isinstance(message, Started):  # which says no more than that it was launched
             self._windows.report(frames.Said(id=self._order.id, message=message))
 
