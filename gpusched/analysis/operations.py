@@ -32,7 +32,7 @@ from gpusched.protocol import WindowLine
 MOST_REASONS = 50
 #: labels of windows in a row of it; the table of windows has them all
 MOST_LABELS = 3
-#: a line is broken where nothing was read for so many times as long as a sample covers
+#: a line is broken where nothing was read for this many times the seconds that a sample covers
 GAP = 3
 #: characters of a reason that are shown at a bar
 HOVER_CHARS = 300

@@ -65,7 +65,7 @@ class Onlooker:
         #: why the run's records cannot be written at the moment; empty if they can
         self._unwritable = ""
         self._signals = 0
-        #: functions that show a note: also that of the `top` screen, while it is open
+        #: functions that show a note; while the `top` screen is open, one of them is its
         self._shown: list[Callable[[str], None]] = [self.screen.note]
 
     def follow(self, news: News | Surveyed | Planned | Interrupted) -> None:

@@ -157,7 +157,7 @@ class Books:
             self._run(entry, slot, pid, now)
 
     def sit_down(self, entry: Entry) -> None:
-        """Let a window that stands run in its place, since something else has become of it."""
+        """Count a window that stands as running in its place: its story goes on before the slot that it waits for."""
         if type(entry.state) is Starting:
             slot = entry.state.slot
             if (start := self._standing.get(slot.device_id, {}).pop(entry.key, None)) is not None:

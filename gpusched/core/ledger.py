@@ -106,7 +106,7 @@ class DeviceState:
         return self.has_idle or (bool(self.free_places) and len(self.allocations) < self.width + self.ahead)
 
     def expect(self, seconds: float) -> bool:
-        """Have as many windows ahead as end within `AHEAD_S`, if they take so many seconds; none if they are long.
+        """Have as many windows of `seconds` ahead as end within `AHEAD_S`; none if they are long.
 
         Returns whether that changed anything.
         """

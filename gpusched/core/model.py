@@ -137,7 +137,7 @@ class Existing(msgspec.Struct, frozen=True, kw_only=True):
 
     #: absolute paths of other output directories whose results are reused
     reuse_from: tuple[str, ...] = ()
-    #: whether those of all directories are reused that earlier batches of the same client have written to
+    #: whether results are reused from every directory that earlier batches of the same client have written to
     reuse_known: bool = False
     #: output directories of this user from which the daemon reuses results without being told to; only it fills this in
     related: tuple[str, ...] = ()
@@ -358,7 +358,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     fan: float | None = None
     #: memory by PID as NVML reports it; None where it cannot be known (host PIDs in a container)
     process_memory_bytes: dict[int, int] | None = None
-    #: those of these processes that are no windows, the largest first, as far as they are told
+    #: the processes among them that are no windows, the largest first; more of them may not be named
     foreign: tuple[ForeignProcess, ...] = ()
 
     @property

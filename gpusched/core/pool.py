@@ -190,7 +190,7 @@ class Pool:
         return slot
 
     def expect(self, device_id: str, seconds: float) -> None:
-        """Place windows ahead on a device as suits those that take so many seconds."""
+        """Place as many windows ahead on a device as suits windows that take `seconds`."""
         state = self.devices.get(device_id)
         if state is not None and state.expect(seconds):
             self.offers.settle(state)

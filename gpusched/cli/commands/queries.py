@@ -307,7 +307,7 @@ class _Seen(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     #: readings of the last minutes
     samples: tuple[Sample, ...] = ()
-    #: the machine now; None: that of a run may have been another
+    #: the machine now; None for a run, which may have been on another machine
     host: HostView | None = None
 
 

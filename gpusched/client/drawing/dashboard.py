@@ -48,7 +48,7 @@ def title(daemon: Connection) -> str:
 
 
 class Spot(NamedTuple):
-    """The row of a panel that stands in so many cells of a line of the screen."""
+    """The row of a panel that stands in some cells of a line of the screen."""
 
     y: int
     x: int

@@ -42,7 +42,7 @@ class Line:
         return self
 
     def pad(self, cells: int) -> Line:
-        """Fill it with blanks up to so many cells."""
+        """Fill the line with blanks up to `cells`."""
         return self.append(" " * (cells - self.cells))
 
     def fit(self, cells: int, draw: Glyphs) -> Line:

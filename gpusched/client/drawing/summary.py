@@ -22,7 +22,7 @@ from gpusched.core.statuses import OUTCOMES, words
 from gpusched.core.wording import counted, first_few
 from gpusched.core.worth import constants_note
 
-#: the summary shows so many skip reasons, and counts the rest
+#: reasons of skipped windows that the summary shows; it counts the rest
 SHOWN_REASONS = 10
 #: lines about the data of symbols
 SHOWN_NOTES = 20

@@ -191,7 +191,7 @@ class RunScreen:
             self._tell_so_far()
 
     def planning(self, done: int, total: int) -> None:
-        """The data of so many symbols has been looked at."""
+        """The data of `done` of `total` symbols has been looked at."""
         noun = "symbol" if total == 1 else "symbols"
         self._waiting = f"Looking at the data: {done}/{total} {noun}"
         if not self._animated and done == total:

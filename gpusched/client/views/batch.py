@@ -40,7 +40,7 @@ class BatchView:
     """One batch. Updates of other batches are passed over."""
 
     def __init__(self) -> None:
-        #: empty: that of the first update
+        #: empty until the first update, whose batch this is
         self.batch_id = ""
         self.output_dir = ""
         #: uid of its owner; None: root or the daemon's own user

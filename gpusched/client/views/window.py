@@ -66,7 +66,7 @@ def _failure(outcome: Outcome) -> Failure | None:
 
 
 def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedWindow:
-    """A window that has left its slot for good after so many seconds there, None where its placement was not seen.
+    """A window that has left its slot for good, after `seconds` there: None where its placement was not seen.
 
     One whose result is missed at the end has left it long before.
     """

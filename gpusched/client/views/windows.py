@@ -144,7 +144,7 @@ class WindowList:
         return self.metric or next(iter(self._names), "")
 
     def metrics(self, most: int) -> list[str]:
-        """The names of so many metrics that windows have, the one that is shown first."""
+        """The names of at most `most` metrics that windows have; the first one is the metric that is shown."""
         shown = self.shown_metric
         return [shown, *(name for name in self._names if name != shown)][:most] if shown else []
 
