@@ -253,7 +253,7 @@ def temporary(below: Path) -> Iterator[Path]:
 
 
 def _remove_left_over(parent: int) -> None:
-    """Remove this user's temporary directories that nobody has locked, but for new ones, which may be locked yet."""
+    """Remove this user's temporary directories that nobody has locked, except new ones, which may still be locked."""
     with os.scandir(parent) as entries:
         names = [entry.name for entry in entries if entry.name.startswith(_TEMPORARY)]
     for name in names:

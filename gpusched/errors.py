@@ -147,6 +147,12 @@ def did_you_mean(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def reworded(error: Exception) -> str:
+    """Msgspec's "Expected `int` >= 1 - at `$.days`" with the field first: `days: expected int >= 1`."""
+    expected, _, field = str(error).replace("`", "").partition(" - at $.")
+    return f"{field}: {expected[:1].lower()}{expected[1:]}" if field else expected
+
+
 @contextmanager
 def one_error() -> Iterator[None]:
     """Let the first GpuschedError, or else OSError, out of the exception groups that task groups wrap it in."""

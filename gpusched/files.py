@@ -180,9 +180,9 @@ def write_whole(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666, durab
 
 
 def write_named(path: Path, content: bytes) -> None:
-    """Write the file that a user names: whole or not at all, where it is one.
+    """Write the file that a user names: whole or not at all, if it is a regular file.
 
-    Into a device or a pipe it is written, such as /dev/stdout, which root would replace by a file otherwise; of a link,
+    A device or a pipe, such as /dev/stdout, is written to, since root would replace it by a file otherwise; of a link,
     the file behind it is replaced. Raises OSError.
     """
     if path.exists() and not path.is_file():

@@ -62,12 +62,14 @@ class Handle:
         """Signal the group that it leads. Raises ProcessLookupError if it leads none, PermissionError."""
         if self._pidfd is not None:
             try:
-                return signal.pidfd_send_signal(self._pidfd, signum, None, _PROCESS_GROUP)
-            except OSError as error:
-                if isinstance(error, ProcessLookupError | PermissionError):
-                    raise
+                signal.pidfd_send_signal(self._pidfd, signum, None, _PROCESS_GROUP)
+            except (ProcessLookupError, PermissionError):
+                raise
+            except OSError:  # this kernel does not know the flag
+                pass
+            else:
+                return
         os.killpg(self._pid, signum)
-        return None
 
 
 def exit_of(child: int) -> int:

@@ -31,7 +31,7 @@ def leave(code: int) -> NoReturn:
     """Exit as `sys.exit` does, and let the kernel free everything at once.
 
     The interpreter would free one object after the other, which is a sixth of the time of a short command. What was
-    printed must have been flushed, but for what `atexit` adds.
+    printed must have been flushed, except what `atexit` adds.
     """
     with suppress(KeyboardInterrupt):
         wind_up()

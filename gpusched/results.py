@@ -211,7 +211,7 @@ class _Note(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
-    """What readers rely on in a line, which may be anybody's: the rest of it may be anything."""
+    """The fields of a line that readers rely on. Anybody may have written the line: all else in it may be anything."""
 
     window_label: _Name | None = None
     artifacts_path: _Name | None = None

@@ -46,8 +46,8 @@ def svg(width: float, height: float, marks: Iterable[str], label: str) -> str:
     return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{text(label)}">{"".join(marks)}</svg>'
 
 
-def words(x: float, y: float, shown: str, *, anchor: str = "start", colour: str = INK, size: int = 11) -> str:
-    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{colour}" font-size="{size}">{text(shown)}</text>'
+def words(x: float, y: float, shown: str, *, anchor: str = "start", colour: str = INK) -> str:
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{colour}" font-size="11">{text(shown)}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, colour: str = GRID, more: str = "") -> str:

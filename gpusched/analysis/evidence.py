@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
-import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,26 +11,26 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from gpusched import directories, files
+from gpusched.client.importances import look_at_importances
 from gpusched.core.model import WindowResult
 from gpusched.metadata import read_metadata
 from gpusched.protocol import WindowLine
 
 PREDICTIONS = "predictions.csv.gz"
-IMPORTANCE = "feature_importance.csv"
 _HEADING = b"ts,split,label,probability"
 #: bytes of predictions that are read: five seconds. Of more, every second window is read, or every third, and so on
 MOST_BYTES = 16 * 1024 * 1024
 #: bytes of one file, unpacked: millions of rows. A file that somebody made can unpack to all of the memory
 MOST_UNPACKED_BYTES = 256 << 20
-#: bytes of a list of features: a longer one is none, or is cut
-_MOST_FEATURE_BYTES = 1 << 20
+
+#: ranges of probability of the calibration; points of the ROC curve
+BINS, POINTS = 10, 200
 
 Floats = npt.NDArray[np.float64]
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the windows with a model."""
+    """What the windows with a model show about their models, taken together."""
 
     #: (n,) of the validation rows of all windows that were read: probability, and whether the label is 1
     probabilities: Floats
@@ -100,15 +97,8 @@ def _validation(path: Path) -> list[tuple[float, bool]] | None:
 def _importances(places: Sequence[Path]) -> dict[str, list[float]]:
     shares: dict[str, list[float]] = {}
     for place in places:
-        try:
-            with directories.opened(place) as directory, files.regular(IMPORTANCE, directory, follow=True) as file:
-                text = io.StringIO(file.read(_MOST_FEATURE_BYTES).decode(), newline="")
-            gains = {row["feature"]: float(row["gain"]) for row in csv.DictReader(text)}
-        except (OSError, KeyError, ValueError, TypeError, csv.Error):
-            continue
-        whole = sum(gains.values())
-        for name, gain in gains.items() if 0 < whole < math.inf else ():
-            shares.setdefault(name, []).append(gain / whole)
+        for name, share in look_at_importances(place).items():
+            shares.setdefault(name, []).append(share)
     return shares
 
 
@@ -124,14 +114,14 @@ class Bin(msgspec.Struct, frozen=True):
     rows: int
 
 
-def calibration(evidence: Evidence, bins: int = 10) -> list[Bin]:
+def calibration(evidence: Evidence) -> list[Bin]:
     """Predictions in ranges of equal width, from 0 to 1, and how often the label was 1; empty ranges are left out.
 
     The reliability diagram of M. H. DeGroot and S. E. Fienberg, The Statistician 32 (1983).
     """
-    number = np.minimum((evidence.probabilities * bins).astype(int), bins - 1)
+    number = np.minimum((evidence.probabilities * BINS).astype(int), BINS - 1)
     ranges = []
-    for index in range(bins):
+    for index in range(BINS):
         chosen = number == index
         if rows := int(chosen.sum()):
             predicted, observed = evidence.probabilities[chosen].mean(), evidence.labels[chosen].mean()
@@ -139,8 +129,8 @@ def calibration(evidence: Evidence, bins: int = 10) -> list[Bin]:
     return ranges
 
 
-def roc(evidence: Evidence, points: int = 200) -> list[tuple[float, float]]:
-    """The share of false alarms and of hits for each threshold, from (0, 0) to (1, 1), at most `points` of them.
+def roc(evidence: Evidence) -> list[tuple[float, float]]:
+    """The share of false alarms and of hits for each threshold, from (0, 0) to (1, 1), at most `POINTS` of them.
 
     Empty without both labels. T. Fawcett, Pattern Recognition Letters 27 (2006), algorithm 1.
     """
@@ -153,5 +143,5 @@ def roc(evidence: Evidence, points: int = 200) -> list[tuple[float, float]]:
     last = np.append(scores[1:] != scores[:-1], True)  # of rows that tie, only all together
     hits = np.append(0, np.cumsum(labels)[last]) / positives
     alarms = np.append(0, np.cumsum(~labels)[last]) / negatives
-    kept = np.unique(np.linspace(0, len(hits) - 1, points).round().astype(int))
+    kept = np.unique(np.linspace(0, len(hits) - 1, POINTS).round().astype(int))
     return list(zip(alarms[kept].tolist(), hits[kept].tolist(), strict=True))

@@ -7,7 +7,7 @@ remaining time, and tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,7 +32,7 @@ from gpusched.protocol import WindowLine
 MOST_REASONS = 50
 #: labels of windows in a row of it; the table of windows has them all
 MOST_LABELS = 3
-#: a line is broken where nothing was read for so many times as long as a sample covers
+#: a line is broken where nothing was read for this many times the seconds that a sample covers
 GAP = 3
 #: characters of a reason that are shown at a bar
 HOVER_CHARS = 300
@@ -84,6 +84,22 @@ def timeline(report: Report) -> str:
         row_heights=[height, READ, READ][:parts],
         subplot_titles=("windows by slot", "use, %", "memory, GiB")[:parts],
     )
+    _add_windows(figure, bars, names)
+    _add_readings(figure, samples)
+    # Left to itself, plotly takes the bars' milliseconds for an axis of numbers, turns and cuts off dates on a narrow
+    # page, and has slots as they come.
+    figure.update_xaxes(type="date", tickangle=0)
+    order = {"categoryorder": "array", "categoryarray": list(names.values())}
+    figure.update_yaxes(row=1, col=1, autorange="reversed", type="category", **order)
+    if samples:
+        figure.update_yaxes(row=2, col=1, range=[0, 105])
+        figure.update_yaxes(row=3, col=1, rangemode="tozero")
+    figure.update_annotations(x=0, xanchor="left", font_size=12)
+    figure.update_layout(barmode="overlay", bargap=0.15, hovermode="closest")
+    return _drawn("timeline", figure, height + READ * (parts - 1) + FRAME)
+
+
+def _add_windows(figure: Any, bars: Sequence[_Bar], names: Mapping[Slot, str]) -> None:
     for kind in (*OUTCOMES, RETRIED):
         if drawn := [bar for bar in bars if bar.kind == kind]:
             figure.add_bar(
@@ -98,6 +114,10 @@ def timeline(report: Report) -> str:
                 hovertext=[f"{duration(bar.seconds)}, {bar.text}" for bar in drawn],
                 hoverinfo="text",
             )
+
+
+def _add_readings(figure: Any, samples: Sequence[Sample]) -> None:
+    """The use and the memory of each device, in the second and the third row."""
     for number, device in enumerate(dict.fromkeys(sample.device_id for sample in samples)):
         read = _with_gaps(sample for sample in samples if sample.device_id == device)
         shared = {
@@ -112,17 +132,6 @@ def timeline(report: Report) -> str:
         memory = [None if s is None or s.memory_used_bytes is None else s.memory_used_bytes / 2**30 for s in read]
         figure.add_scatter(row=2, col=1, y=use, **shared)
         figure.add_scatter(row=3, col=1, y=memory, showlegend=False, **shared)
-    # Left to itself, plotly takes the bars' milliseconds for an axis of numbers, turns and cuts off dates on a narrow
-    # page, and has slots as they come.
-    figure.update_xaxes(type="date", tickangle=0)
-    order = {"categoryorder": "array", "categoryarray": list(names.values())}
-    figure.update_yaxes(row=1, col=1, autorange="reversed", type="category", **order)
-    if samples:
-        figure.update_yaxes(row=2, col=1, range=[0, 105])
-        figure.update_yaxes(row=3, col=1, rangemode="tozero")
-    figure.update_annotations(x=0, xanchor="left", font_size=12)
-    figure.update_layout(barmode="overlay", bargap=0.15, hovermode="closest")
-    return _drawn("timeline", figure, height + READ * (parts - 1) + FRAME)
 
 
 def _row(slot: Slot) -> Slot:

@@ -84,9 +84,14 @@ def by_symbol(scored: Iterable[Scored], metric: str) -> dict[str, list[Scored]]:
     for window in scored:
         if metric in window.metrics:
             groups.setdefault(window.symbol, []).append(window)
+    ranked = _best_first(groups, metric)
+    return {symbol: sorted(windows, key=lambda window: window.end) for symbol, windows in ranked.items()}
+
+
+def _best_first(groups: Mapping[str, list[Scored]], metric: str) -> dict[str, list[Scored]]:
+    """Groups of windows that define the metric, the best median first."""
     middles = {name: statistics.median(w.metrics[metric] for w in windows) for name, windows in groups.items()}
-    ranked = sorted(groups, key=lambda name: -merit(metric, middles[name]))
-    return {symbol: sorted(groups[symbol], key=lambda window: window.end) for symbol in ranked}
+    return {name: groups[name] for name in sorted(groups, key=lambda name: -merit(metric, middles[name]))}
 
 
 def _ends(symbols: Sequence[str]) -> tuple[list[str], str]:
@@ -261,18 +266,18 @@ def points(scored: Sequence[Scored], metric: str, parameters: Mapping[str, Param
             by_point.setdefault(window.point, []).append(window)
     if len(by_point) < 2:
         return ""
-    middles = {name: statistics.median(w.metrics[metric] for w in windows) for name, windows in by_point.items()}
-    ranked = sorted(by_point, key=lambda name: -merit(metric, middles[name]))
+    ranked = _best_first(by_point, metric)
+    best = next(iter(ranked))
     swept = list(dict.fromkeys(key for name in ranked for key in parameters.get(name, {})))
     rows = []
-    for name in ranked:
-        values = [window.metrics[metric] for window in by_point[name]]
+    for name, tried in ranked.items():
+        values = [window.metrics[metric] for window in tried]
         own = [parameters.get(name, {}).get(key, "") for key in swept] if swept else [name]
         above = "" if (c := centre_of(metric)) is None else f"{sum(v > c for v in values) / len(values):.0%}"
-        constants = sum(window.constant is True for window in by_point[name])
-        against = _against(by_point[ranked[0]], by_point[name], metric) if name != ranked[0] else ["", ""]
-        rows.append((*own, len(values), f"{middles[name]:.4f}", _between(interval(values, median)), above, constants,
-                     *against))  # fmt: skip
+        constants = sum(window.constant is True for window in tried)
+        against = _against(ranked[best], tried, metric) if name != best else ["", ""]
+        rows.append((*own, len(values), f"{statistics.median(values):.4f}", _between(interval(values, median)), above,
+                     constants, *against))  # fmt: skip
     names = (*(swept or ["point"]), "windows", f"median {metric}", "95 % interval", "above 0.5", "constant",
              "mean − best's", "95 % interval")  # fmt: skip
     return f"<div class=scroll>{table(names, rows)}</div>"

@@ -79,7 +79,7 @@ def _sent(words: Callable[[Connection, str], Iterable[str]]) -> _Source:
 
 
 def _in_time(*sources: _Source) -> Callable[..., list[str]]:
-    """A completer that offers the words that come in time, of each source."""
+    """A completer that offers the words of those sources that answer in time."""
 
     def completer(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
         return [word for words in sources for word in _offered(words(prefix, parsed_args), prefix)]

@@ -182,7 +182,6 @@ def tables(command: argparse.ArgumentParser) -> None:
 
 
 def report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("batch", metavar="BATCH|DIR", help="id of the batch, or the output directory of a run")
     command.add_argument("other", nargs="?", metavar="OTHER", help="another one, to be shown beside it")
     command.add_argument("-o", "--output", metavar="FILE", help="the file to write (<batch id>.html)")
     command.add_argument("--metric", metavar="NAME", help="the metric of the figures (validation_auc)")

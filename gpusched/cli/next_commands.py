@@ -8,13 +8,13 @@ from typing import Literal
 from gpusched.core.statuses import APPLIES_TO, FAILURES, tally
 
 
-def next_commands(name: str, counts: Mapping[str, int], *, left: Literal["", "retry", "release"] = "") -> list[str]:
+def next_commands(name: str, counts: Mapping[str, int], *, left: Literal["", "retry", "release"]) -> list[str]:
     """The commands for the batch or directory `name`, whose windows ended so. `left` is as in `mending_commands`."""
     looking = [f"gpusched {command} {name}" for command in ("results", "report")]
     return (looking if tally(counts, ("succeeded", "reused")) else []) + mending_commands(name, counts, left=left)
 
 
-def mending_commands(name: str, counts: Mapping[str, int], *, left: Literal["", "retry", "release"] = "") -> list[str]:
+def mending_commands(name: str, counts: Mapping[str, int], *, left: Literal["", "retry", "release"]) -> list[str]:
     """The commands that show why windows have no results, and have them run again; none if nothing is missing.
 
     `left` is the command by which windows that are not finished go on; empty if all are finished.

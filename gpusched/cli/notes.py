@@ -30,7 +30,7 @@ def print_notes(notes: DataNotes) -> None:
         console.print(line)
 
 
-def print_worth(detail: BatchDetail, results: Iterable[WindowLine] = ()) -> None:
+def print_worth(detail: BatchDetail, results: Iterable[WindowLine]) -> None:
     """Print how many models predict a constant, and of the first window that imports for longer than it trains.
 
     Where `print_notes` prints; nothing if there are none.

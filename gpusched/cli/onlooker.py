@@ -50,7 +50,7 @@ class Onlooker:
 
     screen: RunScreen | QuietScreen
 
-    def __init__(self, run: Run, console: Console | None, *, advises: bool = True) -> None:
+    def __init__(self, run: Run, console: Console | None, *, advises: bool) -> None:
         self._advises = advises
         self._run = run
         self._console = console
@@ -65,7 +65,7 @@ class Onlooker:
         #: why the run's records cannot be written at the moment; empty if they can
         self._unwritable = ""
         self._signals = 0
-        #: functions that show a note: also that of the `top` screen, while it is open
+        #: functions that show a note; while the `top` screen is open, one of them is its
         self._shown: list[Callable[[str], None]] = [self.screen.note]
 
     def follow(self, news: News | Surveyed | Planned | Interrupted) -> None:

@@ -38,7 +38,7 @@ def build(*names: str) -> tuple[Parser, Any]:
     )
     group.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
 
-    parser = Parser(prog="gpusched", description=__doc_line__, epilog=_EPILOG, parents=[common], allow_abbrev=False)
+    parser = Parser(prog="gpusched", description=_DESCRIPTION, epilog=_EPILOG, parents=[common], allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"gpusched {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True, title="commands")
     for name in names or COMMANDS:
@@ -122,11 +122,11 @@ def _flags(options: argparse.Namespace, command: argparse.ArgumentParser) -> lis
     return flags
 
 
-__doc_line__ = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
+_DESCRIPTION = "Train thousands of short LightGBM windows, one isolated process each, on every GPU of this machine."
 _EPILOG = "`gpusched COMMAND --help` has examples; (…) behind an option is its default."
-_ALL_SETTINGS = groups.settings(*(name for name in SETTING_OPTIONS if name != "engine"))
-#: where windows run is the daemon's own setting, so `submit` lacks it
-_HERE = groups.settings(*SETTING_OPTIONS)
+_SETTINGS = groups.settings(*SETTING_OPTIONS)
+#: where windows run is the daemon's own setting, and `bench` is for this machine
+_SETTINGS_BUT_ENGINE = groups.settings(*(name for name in SETTING_OPTIONS if name != "engine"))
 _DATA = groups.settings("data_root", title="data")
 
 #: command → (handler `module:function` of this package, help, groups of arguments)
@@ -145,7 +145,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[groups.Group, ...]]] = {
             groups.output,
             groups.existing,
             groups.naming,
-            _HERE,
+            _SETTINGS,
             groups.sweep,
             groups.timeline,
             groups.as_json,
@@ -161,7 +161,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[groups.Group, ...]]] = {
             groups.existing,
             groups.naming,
             groups.top,
-            _HERE,
+            _SETTINGS,
             groups.sweep,
             groups.as_json,
         ),
@@ -169,7 +169,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[groups.Group, ...]]] = {
     "bench": (
         "commands.bench:bench",
         "run the same windows with one slot and with all, and tell what limits them",
-        (groups.symbols, _ALL_SETTINGS, groups.sweep, groups.repeat, groups.as_json),
+        (groups.symbols, _SETTINGS_BUT_ENGINE, groups.sweep, groups.repeat, groups.as_json),
     ),
     "train": (
         "commands.train:train",
@@ -188,7 +188,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[groups.Group, ...]]] = {
             groups.naming,
             groups.stage,
             groups.wait,
-            _ALL_SETTINGS,
+            _SETTINGS_BUT_ENGINE,
             groups.sweep,
             groups.as_json,
         ),
@@ -219,7 +219,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[groups.Group, ...]]] = {
     "report": (
         "commands.report:report",
         "one HTML page: what the models are worth, and where the time went",
-        (groups.report, groups.as_json),
+        (groups.batch, groups.report, groups.as_json),
     ),
     "compare": (
         "commands.compare:compare_batches",

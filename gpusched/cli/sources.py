@@ -169,7 +169,7 @@ def way_on(source: Source, batch: BatchStatus) -> str:
 
 
 def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
-    """The records of a run into a directory of that name; or the daemon; or the run of that name below `run.output`.
+    """The records of the run into the directory `name`; or the daemon; or the run `name` below `run.output`.
 
     Raises NeitherHereNorThere, NothingPlanned.
     """
@@ -194,7 +194,7 @@ def _named(options: argparse.Namespace, config: Config, name: str) -> Source:
 
 
 def _refuse_directory_of_runs(config: Config, name: str) -> None:
-    """Raise RunsBelow for a directory that has those of runs in it, such as `run.output`."""
+    """Raise RunsBelow for a directory that has directories of runs in it, such as `run.output`."""
     with contextlib.suppress(OSError):
         below = [entry for entry in os.scandir(name) if is_run(config, Path(entry.path))]
         if below:

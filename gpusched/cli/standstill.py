@@ -1,4 +1,4 @@
-"""Whoever waits for a batch hears when every window that is left of it is held, and for what a stage waits itself."""
+"""Tells whoever waits for a batch that all its remaining windows are held, or what the batch itself waits for."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Untrained(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def planned(cls, window: PlannedWindow, reason: str | None = None) -> Untrained:
-        """From the plan; `reason` is that of the window's own run, if it ran."""
+        """From the plan; `reason` is why it was not trained, if it ran."""
         return cls(
             symbol=window.window.symbol,
             reason=reason or reason_of_plan(window),

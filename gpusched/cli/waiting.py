@@ -1,4 +1,4 @@
-"""`submit --wait`: a batch of the daemon is shown until it ends, and its end is told as that of a run."""
+"""`submit --wait`: shows a batch of the daemon until it ends, and tells its end as `run` tells the end of a run."""
 
 from __future__ import annotations
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from gpusched.client.views.host import HostView
 
 
-def look_at_host(state_dir: Path, proc: Path = Path("/proc")) -> HostView:
+def look_at_host(state_dir: Path) -> HostView:
     """The present values; None where the system does not tell. Blocks as long as the state's file system does."""
     load, used, disk = None, None, None
     memory: dict[str, int] = {}
     with contextlib.suppress(OSError):
         load = os.getloadavg()[0]
     with contextlib.suppress(OSError, ValueError):
-        for line in (proc / "meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text().splitlines():
             name, _, rest = line.partition(":")
             if name in ("MemTotal", "MemAvailable"):
                 memory[name] = int(rest.split()[0]) << 10

@@ -13,14 +13,15 @@ FILE = "feature_importance.csv"
 MOST_BYTES = 1 << 20
 
 
-def look_at_importances(directory: Path) -> list[tuple[str, float]]:
+def look_at_importances(directory: Path) -> dict[str, float]:
     """Features and their shares of the gain, the largest first; empty where there is no such file, or no gain."""
     try:
         with directories.opened(directory) as within, files.regular(FILE, within, follow=True) as file:
             text = file.read(MOST_BYTES).decode("utf-8", "replace")
-        gains = [(str(row["feature"]), float(row["gain"])) for row in csv.DictReader(text.splitlines())]
+        gains = {str(row["feature"]): float(row["gain"]) for row in csv.DictReader(text.splitlines())}
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
-        return []
-    gains = [(name, gain) for name, gain in gains if math.isfinite(gain) and gain > 0]
-    whole = sum(gain for _, gain in gains)
-    return sorted(((name, gain / whole) for name, gain in gains), key=lambda entry: -entry[1])
+        return {}
+    whole = sum(gains.values())
+    if not 0 < whole < math.inf or min(gains.values()) < 0:
+        return {}
+    return {name: gains[name] / whole for name in sorted(gains, key=gains.__getitem__, reverse=True)}

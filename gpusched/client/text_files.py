@@ -60,7 +60,7 @@ def _start(text: str) -> str:
 
 
 def name_given_twice(line: str) -> str | None:
-    """A name that an object in valid JSON has twice, of which decoders keep the last value, or None."""
+    """A name that stands twice in an object of valid JSON, or None. Decoders silently keep the last of its values."""
     twice: list[str] = []
 
     def look(pairs: list[tuple[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from gpusched.core.model import Parameters, Window
 from gpusched.core.planning import label_problem
 from gpusched.core.points import point_name
 from gpusched.core.symbols import symbol_problem
-from gpusched.errors import InputError, did_you_mean
+from gpusched.errors import InputError, did_you_mean, reworded
 
 
 class BadWindow(InputError):
@@ -83,9 +83,7 @@ def _decoded(source: str, where: str) -> _Line:
                 raise BadWindow(place=where, why=f"a window has no field {name!r}{nearest}")
         entry = _decode(source)
     except (msgspec.MsgspecError, RecursionError) as error:
-        expected, _, field = str(error).replace("`", "").partition(" - at $.")
-        why = f"{field}: {expected[:1].lower()}{expected[1:]}" if field else expected
-        raise BadWindow(place=where, why=why) from None
+        raise BadWindow(place=where, why=reworded(error)) from None
     # Of 100,000 lines, nearly none is worth a closer look.
     if source.count(":") > len(names) + len(entry.parameters) and (twice := name_given_twice(source)):
         raise BadWindow(place=where, why=f"{twice!r} is given twice")

@@ -108,7 +108,7 @@ def _arrived(signals: int) -> bytes:
 
 
 def _renew() -> None:
-    """Undo what a fork of a launcher has and a fresh interpreter has not: a shared state of numpy's generator."""
+    """Undo what a fork of a launcher inherits: the handling of SIGINT, and the states of random generators."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed()
     if (numbers := sys.modules.get("numpy.random")) is not None:

@@ -162,7 +162,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     python: str = ""
     #: the nodes have this machine's data, outputs, cache and state, at the same paths
     shared_root: bool = False
-    #: where a node that has not keeps inputs and results; `%u` is the user's number
+    #: where nodes keep inputs and results if there is no shared root; `%u` is the user's number
     scratch: Annotated[str, Meta(pattern="^/")] = "/var/tmp/gpusched-%u"  # noqa: S108  # private
 
 

@@ -223,7 +223,7 @@ def _bare(name: str) -> str:
 def _check_workload(config: Config, given: Mapping[str, Setting], typed: Collection[str]) -> None:
     """Raise BadValue for settings that the built-in workload refuses, and for flags (`typed`) of another workload.
 
-    A file may have the settings of several workloads, of which the others' are ignored.
+    A file may have the settings of several workloads; those of the others are ignored.
     """
     workload = config.run.workload
     for key, setting in given.items():

@@ -55,7 +55,7 @@ def _value(config: Config, key: str) -> Any:
 
 
 def is_of(workload: str, key: str) -> bool:
-    """Whether `section.key` is a setting of this workload; those of gpusched itself are of none."""
+    """Whether `section.key` is a setting of this workload, and not of another one or of gpusched itself."""
     if workload == BUILT_IN_WORKLOAD:
         return key in BUILT_IN_KEYS or key.startswith(f"{LIGHTGBM}.")
     if workload == COMMAND:
@@ -89,7 +89,7 @@ def with_parameters(workload: str, settings: Mapping[str, Any], parameters: Mapp
         if not is_of(workload, key):
             raise BadValue(key=key, why=wrong_workload(workload, key) if is_of_any(key) else _unknown(workload, key))
     if workload == COMMAND:
-        return with_parameters_of_command(settings, parameters)
+        return _with_parameters_of_command(settings, parameters)
     if workload != BUILT_IN_WORKLOAD:
         return dict(settings) | {key.partition(".")[2]: value for key, value in parameters.items()}
     lightgbm, given = dict(settings[LIGHTGBM]), dict[str, Any]()
@@ -123,7 +123,7 @@ def _unknown(workload: str, key: str) -> str:
     return f"there is no setting of that name{did_you_mean(key, names, cutoff=0.5)}"
 
 
-def with_parameters_of_command(settings: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _with_parameters_of_command(settings: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a command with other values of its `{param.NAME}`. Raises BadValue for any other setting."""
     for key in parameters:
         if not key.startswith(PARAMETER):

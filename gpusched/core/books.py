@@ -138,7 +138,7 @@ class Books:
     # -- windows that start ------------------------------------------------------------------------------------------
 
     def waits(self, entry: Entry) -> bool:
-        """Whether a window is ahead, and has not started as far as is known."""
+        """Whether a window waits on its node, and is not known to have started."""
         state = entry.state
         return type(state) is Starting and state.slot.waits and not self._stands(entry)
 
@@ -157,7 +157,7 @@ class Books:
             self._run(entry, slot, pid, now)
 
     def sit_down(self, entry: Entry) -> None:
-        """Let a window that stands run in its place, since something else has become of it."""
+        """Count a window that stands as running in its place: its story goes on before the slot that it waits for."""
         if type(entry.state) is Starting:
             slot = entry.state.slot
             if (start := self._standing.get(slot.device_id, {}).pop(entry.key, None)) is not None:
@@ -183,7 +183,7 @@ class Books:
         self.limit_time(entry)
 
     def requeue(self, entry: Entry, move: lifecycle.Move, attempt: int, why: str, now: Instant) -> None:
-        """Queue a window at once, for its attempt of that number."""
+        """Queue a window at once; its next attempt has the number `attempt`."""
         entry.ready_at = now.monotonic
         self.move(entry, move, Queued(attempt=attempt), why, now)
         self.batches[entry.key.batch_id].push(entry)

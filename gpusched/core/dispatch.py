@@ -99,7 +99,7 @@ class Dispatcher:
         """The needs of a window that is to run on the devices that `wanted` names."""
         rows, types = entry.planned.usable_rows, self._pool.offers.device_types(batch.device)
         own, asked = _work(entry, batch), entry.planned.window.expected_memory_bytes
-        # It was asked for as the memory of a GPU, or as that of the host where the batch trains on the CPU.
+        # The number asked for means memory of a GPU, or memory of the host where the batch trains on the CPU.
         on_gpu, on_host = (0, asked) if batch.device == "cpu" else (asked, 0)
         device = on_gpu or _most(self._estimates.memory_bytes, own, types, rows)
         host = on_host or _most(self._estimates.host_memory_bytes, own, types, rows)

@@ -1,4 +1,4 @@
-"""The expected ends of the windows on GPUs, of which the first is asked for."""
+"""The instants at which windows on GPUs are expected to end; the scheduler asks for the earliest."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from gpusched.core.tuning import Tuner
 
 #: weight of the newest sample in the smoothed utilisation
 SMOOTHING = 0.3
-#: places for windows that are ahead, for each slot of a device on a node: the more wait there, the more of the shortest
-#: ones a message has, of which each costs Ray milliseconds
+#: places for windows that are ahead, for each slot of a device on a node: each message costs Ray milliseconds, and with
+#: more places a message carries more windows where they are short
 AHEAD_SLOTS = 8
 #: seconds for which windows that are ahead keep a device busy, about
 AHEAD_S = 0.5
@@ -62,7 +62,7 @@ class DeviceState:
     """One device of the pool: its slots, allocations, health and last reading."""
 
     def __init__(
-        self, device: Device, slots: list[Slot], host: HostState, since: float = 0.0, places: Sequence[Slot] = ()
+        self, device: Device, slots: list[Slot], host: HostState, since: float, places: Sequence[Slot]
     ) -> None:
         """`places` are for windows that wait on their node for one that ends, so that no slot waits for the network."""
         self.device = device
@@ -106,7 +106,7 @@ class DeviceState:
         return self.has_idle or (bool(self.free_places) and len(self.allocations) < self.width + self.ahead)
 
     def expect(self, seconds: float) -> bool:
-        """Have as many windows ahead as end within `AHEAD_S`, if they take so many seconds; none if they are long.
+        """Have as many windows of `seconds` ahead as end within `AHEAD_S`; none if they are long.
 
         Returns whether that changed anything.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-#: names that end so are of losses, of which less is better: LightGBM's and scikit-learn's
+#: metrics whose names end so are losses, where less is better: LightGBM's and scikit-learn's
 _LOSS = re.compile(
     r"(?:^|_)(?:(?:log|hinge)?loss|error|deviance|cross_entropy|kullback_leibler"
     r"|r?mse|rmsle|mae|s?mape|l1|l2|brier|brier_score)$"

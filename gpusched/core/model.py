@@ -55,9 +55,10 @@ class Window(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     point: str = ""
     #: the label, where one was asked for
     name: str = ""
-    #: those with a higher one go first in their batch
+    #: windows with a higher one go first in their batch
     priority: int = 0
-    #: estimates of whoever asked for it, 0: none: its duration, and its memory on the GPU, or on the host for the CPU
+    #: estimates given with the request, 0 where there is none: the duration, and the memory of the GPU, or of the host
+    #: if the window trains on the CPU
     expected_seconds: float = 0.0
     expected_memory_bytes: int = 0
 
@@ -136,7 +137,7 @@ class Existing(msgspec.Struct, frozen=True, kw_only=True):
 
     #: absolute paths of other output directories whose results are reused
     reuse_from: tuple[str, ...] = ()
-    #: whether those of all directories are reused that earlier batches of the same client have written to
+    #: whether results are reused from every directory that earlier batches of the same client have written to
     reuse_known: bool = False
     #: output directories of this user from which the daemon reuses results without being told to; only it fills this in
     related: tuple[str, ...] = ()
@@ -357,7 +358,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     fan: float | None = None
     #: memory by PID as NVML reports it; None where it cannot be known (host PIDs in a container)
     process_memory_bytes: dict[int, int] | None = None
-    #: those of these processes that are no windows, the largest first, as far as they are told
+    #: the processes among them that are no windows, the largest first; more of them may not be named
     foreign: tuple[ForeignProcess, ...] = ()
 
     @property

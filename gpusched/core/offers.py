@@ -101,7 +101,7 @@ class Offers:
 
     @property
     def gpu_type(self) -> DeviceType | None:
-        """The device type of the first group of GPUs of which one is open."""
+        """The device type of the first group of GPUs that has an open one."""
         return next((group.example.lightgbm_type for group in self.suitable("gpu") if group.width), None)
 
     def shares(self, wanted: DeviceChoice) -> bool:

@@ -229,7 +229,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def to_replace_others(self) -> int:
-        """How many of these are of other parameters."""
+        """How many of the results to be replaced are of other parameters."""
         return sum(window.replaces_others and action(window) in ("train", "reuse") for window in self.windows)
 
     @property

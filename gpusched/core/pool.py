@@ -190,7 +190,7 @@ class Pool:
         return slot
 
     def expect(self, device_id: str, seconds: float) -> None:
-        """Place windows ahead on a device as suits those that take so many seconds."""
+        """Place as many windows ahead on a device as suits windows that take `seconds`."""
         state = self.devices.get(device_id)
         if state is not None and state.expect(seconds):
             self.offers.settle(state)
@@ -286,7 +286,7 @@ class Pool:
 
 
 class Numbers:
-    """Numbers from 0 on, of which the lowest free one is always the next."""
+    """Numbers from 0 on; `take` gives the lowest one that is free."""
 
     def __init__(self) -> None:
         #: those below `_next` that are free: a heap
@@ -307,7 +307,7 @@ class Numbers:
 
 
 def _heap_of(slot: Slot, state: DeviceState) -> list[int]:
-    """The free slots of a device, or its free places, whichever `slot` is one of."""
+    """The heap that `slot` belongs to: the free slots of its device, or the free places for windows ahead."""
     return state.free_places if slot.waits else state.free
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, assert_never
+from typing import assert_never
 
 import msgspec
 
@@ -10,16 +10,13 @@ from gpusched.core.states import Finished, Held, Queued, Running, Starting, Stat
 from gpusched.core.statuses import reason_of
 from gpusched.core.wording import counted
 
-#: `shutdown`: the daemon places nothing more; `batch`, `window`: it is held; `cancelled`: its batch is being cancelled;
-#: `backoff`: a pause after a failure; `workers`: the batch's own limit; `turn`: other batches go first; `order`: other
-#: windows of its batch go first; `store`: nothing can be launched until the store can be written
-HindranceKind = Literal["shutdown", "batch", "window", "cancelled", "backoff", "workers", "turn", "order", "store"]
-
 
 class Hindrance(msgspec.Struct, frozen=True):
     """A circumstance other than the devices that keeps a window waiting."""
 
-    #: a `HindranceKind`, or another kind of a newer daemon
+    #: `shutdown`: the daemon places nothing more; `batch`, `window`: it is held; `cancelled`: its batch is being
+    #: cancelled; `backoff`: a pause after a failure; `workers`: the batch's own limit; `turn`: other batches go first;
+    #: `order`: other windows of its batch go first; `store`: nothing can be launched until the store can be written
     kind: str
     text: str
 

@@ -49,7 +49,7 @@ class Requests:
             self._books.records.append(waits)
 
     def make_slice(self, windows: int | None, now: Instant) -> None:
-        """Advance the first change of the batch whose turn it is, by so many windows at most."""
+        """Advance the first change of the batch whose turn it is, by at most `windows` windows; None: a slice."""
         if (batch := self.slices.next) is not None:
             self._go_on(batch, windows or self._slice_windows, now)
 

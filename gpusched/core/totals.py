@@ -23,7 +23,7 @@ def batch_object(batch_id: str, output_dir: str, totals: dict[str, int], seconds
 
 
 def worth_object(constants: int) -> dict[str, int]:
-    """The number of models that predict a constant, as an entry of that object; empty if there are none."""
+    """The number of models that predict a constant, as an entry of the object of totals; empty if there are none."""
     return {"constant_models": constants} if constants else {}
 
 

@@ -23,7 +23,7 @@ class Tuner:
         self.slots = start
         self._most = most
         self._up = True
-        #: steps are of one slot, since those of a quarter do not help any more
+        #: steps are of one slot, since steps of a quarter of the slots do not help any more
         self._fine = False
         #: slots and work per second of the period with which the present one is compared
         self._before: tuple[int, float] | None = None

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
 
 import msgspec
 
+from gpusched.config import Slots
 from gpusched.core.model import Device
 from gpusched.devices.kind import Note
-
-T = TypeVar("T")
 
 #: `00000000:41:00.0` as nvidia-smi writes it, `0000:41:00.0` as lspci does, or `41:00.0`
 _BUS_ID = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.[0-7])?", re.IGNORECASE)
@@ -51,21 +49,21 @@ def select(devices: Sequence[Device], include: Sequence[str], exclude: Sequence[
     return Selected(chosen, tuple(notes))
 
 
-def by_device(key: str, values: Mapping[str, T], devices: Sequence[Device]) -> tuple[dict[str, T], tuple[Note, ...]]:
-    """Values by device id, from the configuration's table `key` by names, and notes.
+def slots_by_device(table: Mapping[str, Slots], devices: Sequence[Device]) -> tuple[dict[str, Slots], tuple[Note, ...]]:
+    """Slots by device id, from the configuration's table by names, and notes.
 
     If several names match a device, the one that matches the fewest devices wins: a UUID before a model's name.
     """
-    chosen: dict[str, tuple[int, T]] = {}
+    chosen: dict[str, tuple[int, Slots]] = {}
     notes = []
-    for name, value in values.items():
+    for name, slots in table.items():
         matches = named(name, devices)
         for device in matches:
             if device.id not in chosen or len(matches) < chosen[device.id][0]:
-                chosen[device.id] = (len(matches), value)
+                chosen[device.id] = (len(matches), slots)
         if not matches:
-            notes.append(_unknown(key, name, devices))
-    return {device_id: value for device_id, (_, value) in chosen.items()}, tuple(notes)
+            notes.append(_unknown("devices.slots_by_device", name, devices))
+    return {device_id: slots for device_id, (_, slots) in chosen.items()}, tuple(notes)
 
 
 def _union(names: Iterable[str], devices: Sequence[Device]) -> tuple[set[str], list[str]]:

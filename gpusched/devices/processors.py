@@ -44,7 +44,7 @@ def cpu_device(machine: Machine, slots: int, *, auto: bool = True) -> Device:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may keep busy: those of its affinity, or fewer under a cgroup's quota; at least 1."""
+    """The number of cores that this process may keep busy: by its affinity and its cgroups' quotas, at least 1."""
     quotas = [quota for quota in _quotas(root) if quota > 0]
     return max(1, min([len(os.sched_getaffinity(0)), *map(int, quotas)]))
 

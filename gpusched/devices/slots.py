@@ -13,7 +13,7 @@ from gpusched.core.model import BatchSpec, Device, DeviceChoice, DeviceType
 from gpusched.core.placement import suits, type_on
 from gpusched.devices import processors
 from gpusched.devices.kind import Discovery, Note
-from gpusched.devices.naming import Selected, by_device, select
+from gpusched.devices.naming import Selected, select, slots_by_device
 from gpusched.devices.nvidia.gpus import look
 from gpusched.devices.processors import Machine
 from gpusched.errors import ConfigError
@@ -85,74 +85,48 @@ class PoolRules(msgspec.Struct, frozen=True):
     wanted: DeviceChoice = "auto"
     #: the limit of a run's one batch; 0: none
     workers: int = 0
-    #: the costs of earlier windows
+    #: the costs of earlier windows: they tell how many `auto` slots fit into the memory of a GPU
     learned: tuple[Estimate, ...] = ()
 
+    def find(self) -> Selected:
+        """Look for the GPUs that the operator's mask and the configuration allow. May block for seconds."""
+        return self.select(look(self.wanted))
+
     def select(self, discovered: Discovery) -> Selected:
-        """The discovered GPUs that the configuration allows."""
-        return choose(self.config, discovered)
+        """The discovered GPUs that `devices.include` and `devices.exclude` allow."""
+        if not discovered.devices:
+            return Selected((), discovered.notes)
+        settings = self.config.devices
+        selected = select(discovered.devices, settings.include, settings.exclude)
+        return Selected(selected.devices, discovered.notes + selected.notes)
 
     def pool(self, selected: Selected, machine: Machine | None = None) -> PoolPlan:
-        """The selected GPUs and the processors of a machine, with their slots."""
-        return build_pool(self.config, selected, machine, workers=self.workers, learned=self.learned)
+        """Give slots to the selected GPUs and to the processors of a machine; None: this one.
 
-
-def find_gpus(config: Config, wanted: DeviceChoice = "auto") -> Selected:
-    """Find the GPUs that the operator's mask and the configuration allow, with sentences for people."""
-    return choose(config, look(wanted))
-
-
-def choose(config: Config, discovered: Discovery) -> Selected:
-    """The discovered GPUs that `devices.include` and `devices.exclude` allow."""
-    if not discovered.devices:
-        return Selected((), discovered.notes)
-    selected = select(discovered.devices, config.devices.include, config.devices.exclude)
-    return Selected(selected.devices, discovered.notes + selected.notes)
-
-
-def build_pool(
-    config: Config,
-    selected: Selected,
-    machine: Machine | None = None,
-    *,
-    workers: int = 0,
-    learned: Iterable[Estimate] = (),
-) -> PoolPlan:
-    """Give slots to the selected GPUs and to the processors of a machine; None: this one.
-
-    `workers` is the limit of a `run`'s one batch; 0: none. From `learned`, the costs of earlier windows, follows how
-    many slots fit into the memory of a GPU whose slots are `auto`.
-
-    CPU slots always exist, for batches that ask for them. `auto` may use them if `devices.fallback` allows it, or if
-    `devices.cpu_slots` is a number.
-    """
-    gpus, notes = selected.devices, selected.notes
-    settings = config.devices
-    machine = machine or processors.this_machine()
-    cores = machine.cores
-    own_slots: dict[str, Slots] = {}
-    if gpus:
-        own_slots, more = by_device("devices.slots_by_device", settings.slots_by_device, gpus)
-        notes += more
-    bytes_per_slot = _bytes_per_slot(learned, config.run.workload)
-    slots = [_slots(gpu, own_slots.get(gpu.id, settings.slots), cores // len(gpus), bytes_per_slot) for gpu in gpus]
-    threads = max(1, cores // max(1, sum(first for first, _ in slots)))
-    cpu_slots = cores + SPARE_SLOTS if settings.cpu_slots == "auto" else settings.cpu_slots
-    if workers and not gpus:
-        cpu_slots = workers
-    offered = settings.cpu_slots != "auto" or settings.fallback == "cpu"
-    cpu = processors.cpu_device(machine, cpu_slots, auto=offered)
-    return PoolPlan(
-        devices=(
-            *(
-                msgspec.structs.replace(gpu, capacity=most, tuned_from=first if first < most else 0, threads=threads)
-                for gpu, (first, most) in zip(gpus, slots, strict=True)
-            ),
-            cpu,
-        ),
-        notes=notes,
-        cores=cores,
-    )
+        CPU slots always exist, for batches that ask for them. `auto` may use them if `devices.fallback` allows it, or
+        if `devices.cpu_slots` is a number.
+        """
+        gpus, notes = selected.devices, selected.notes
+        settings = self.config.devices
+        machine = machine or processors.this_machine()
+        cores = machine.cores
+        own_slots: dict[str, Slots] = {}
+        if gpus:
+            own_slots, more = slots_by_device(settings.slots_by_device, gpus)
+            notes += more
+        bytes_per_slot = _bytes_per_slot(self.learned, self.config.run.workload)
+        slots = [_slots(gpu, own_slots.get(gpu.id, settings.slots), cores // len(gpus), bytes_per_slot) for gpu in gpus]
+        threads = max(1, cores // max(1, sum(first for first, _ in slots)))
+        cpu_slots = cores + SPARE_SLOTS if settings.cpu_slots == "auto" else settings.cpu_slots
+        if self.workers and not gpus:
+            cpu_slots = self.workers
+        offered = settings.cpu_slots != "auto" or settings.fallback == "cpu"
+        with_slots = [
+            msgspec.structs.replace(gpu, capacity=most, tuned_from=first if first < most else 0, threads=threads)
+            for gpu, (first, most) in zip(gpus, slots, strict=True)
+        ]
+        cpu = processors.cpu_device(machine, cpu_slots, auto=offered)
+        return PoolPlan(devices=(*with_slots, cpu), notes=notes, cores=cores)
 
 
 def _slots(gpu: Device, slots: Slots, cores: int, bytes_per_slot: int) -> tuple[int, int]:

@@ -55,9 +55,9 @@ class WorkloadNotLoadable(LaunchError):
         " in, or what is installed or on PYTHONPATH where it runs; then retry"
     )
 
-    def __init__(self, *, message: str, traceback: str, first: str = "") -> None:
+    def __init__(self, *, message: str, traceback: str, **details: str) -> None:
         self.traceback = traceback
-        super().__init__(message=message, first=first)
+        super().__init__(message=message, **details)
 
 
 class LibraryNotLoadable(WorkloadNotLoadable):
@@ -75,7 +75,7 @@ class Withdrawn(LaunchError):
 
 
 class Upgraded(LaunchError):
-    """The files of gpusched belong to another version than the running one, and a new launcher would be of that."""
+    """The files of gpusched were replaced: a new launcher would be of another version than the running supervisor."""
 
     problem = "gpusched {running} was replaced by {installed} while it ran"
     remedy = "restart the daemon (`systemctl restart gpusched`): it takes up its batches as the new version"

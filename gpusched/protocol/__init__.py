@@ -1,7 +1,7 @@
 """The socket protocol between clients and the daemon: one JSON object per line, over a unix socket.
 
 A client opens with `Hello` and the daemon answers with `Welcome`. Then the client sends requests, each answered before
-the next one is read: by one reply, by several of which the last is `End`, or by `Problem`. After `Subscribe` the
+the next one is read: by one reply, by several that `End` closes, or by `Problem`. After `Subscribe` the
 connection carries only updates: a `Snapshot`, then deltas. A further `Snapshot` may follow at any time; it replaces
 everything received before.
 

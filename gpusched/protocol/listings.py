@@ -149,7 +149,7 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 #: Kinds of trouble: the store cannot be written; a window's process does not die; a launcher hangs; processes of an
 #: earlier daemon or launcher do not die; a node, or the whole cluster, is not in the pool; the index of a finished
-#: batch could not be written.
+#: batch could not be written; windows of a batch cannot be started, since their logs cannot be written.
 TroubleKind = Literal["store", "window", "launcher", "leftover", "node", "index", "log"]
 
 

@@ -21,6 +21,7 @@ from gpusched.core.planning import Plan
 from gpusched.devices.slots import PoolPlan, PoolRules
 from gpusched.engines.opening import engine_of
 from gpusched.errors import one_error
+from gpusched.runs.place import STORE
 from gpusched.runs.run import Run, found_here
 from gpusched.store.learned import peek_learned, peek_timings
 from gpusched.supervisor.fleet import Fleet
@@ -59,7 +60,7 @@ async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None)
     """
     config, spec, output_dir = run.config, run.spec, run.output_dir
     discovery, rules = found_here(config, spec), PoolRules(config, spec.device, spec.workers)
-    store = run_state_dir(config, output_dir) / "state.db"
+    store = run_state_dir(config, output_dir) / STORE
     estimates = Estimates(peek_learned(store))
     with _plan_logs(config.cache.dir) as logs, one_error():
         async with (

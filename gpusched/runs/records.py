@@ -15,6 +15,7 @@ from typing import Self
 import msgspec
 
 from gpusched import __version__, clock, files
+from gpusched.core.logs import log_of
 from gpusched.core.model import Batch, WindowKey, WindowResult
 from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
@@ -138,7 +139,7 @@ class Records:
         )
 
     def explain(self, batch_id: str, label: str) -> Explanation:
-        """What a window does, as far as its records tell."""
+        """What a window does, by what its records tell."""
         key = WindowKey(batch_id, label)
         return views.explained(key, self._names.state(key), None, None).explanation
 
@@ -175,8 +176,6 @@ class Records:
 
     def _read(self, key: WindowKey, attempt: int, offset: int) -> Iterator[LogChunk] | None:
         """The pieces of a log from `offset` on; None without such a file."""
-        from gpusched.supervisor.attempts import log_of  # slow to import, and needed for logs only
-
         try:
             descriptor = files.open_regular(self.state_dir / "logs" / log_of(key, attempt))
         except OSError:

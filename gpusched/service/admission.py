@@ -321,7 +321,7 @@ class Admission:
         )
 
     def _related(self, request: Submit, batch_id: str, place: Place) -> Iterator[str]:
-        """The directories of the client's last batches of that symbols file and those settings, named by default.
+        """The default directories of the client's last batches with the same symbols file and settings.
 
         With one symbol more, or a later end, a batch is another one with a directory of its own: it takes from them.
         """

@@ -23,8 +23,8 @@ from gpusched.protocol import MAX_REQUEST_BYTES, Problem, Reply, encode
 MAX_CLIENTS = 500
 #: connections at a time of one user
 MAX_OF_A_USER = 100
-#: bytes of a frame of which every connection may have one; of longer ones a user may have `MAX_LARGE` at a time, from
-#: the first bytes to the answer, so that connections that stop amid a frame cannot fill the daemon's memory
+#: frames of so many bytes any connection may send at any time; a longer one needs one of the `MAX_LARGE` places of its
+#: user from the first bytes to the answer, so that connections that stop amid a frame cannot fill the daemon's memory
 SMALL_BYTES = 64 * 1024
 MAX_LARGE = 16
 #: seconds that a long frame waits for its place, less than a client waits to send; and that it may then take to arrive

@@ -13,20 +13,18 @@ from typing import Protocol
 
 from gpusched import clock
 from gpusched.core.events import (
-    BatchAccepted,
     DeviceChanged,
     DeviceLost,
     DeviceRead,
-    DeviceTuned,
     ProgressReported,
     Update,
     WindowMoved,
-    WindowsAdded,
 )
 from gpusched.core.model import Reading, WindowKey
 from gpusched.core.samples import Recent
 from gpusched.core.states import Running
 from gpusched.core.statuses import ACTIVE
+from gpusched.core.updates import batch_of
 from gpusched.engines.condition import TroubleChanged
 from gpusched.protocol import BatchStatus, DeviceReported, Snapshot, encode
 from gpusched.service import views
@@ -185,23 +183,10 @@ class Hub:
         for update in pending:
             if isinstance(update, Reading):
                 parts.append((None, encode(DeviceReported(reading=update))))
-            else:
-                if (delta := views.delta(update)) is not None:
-                    parts.append((_about(update), encode(delta)))
+            elif (delta := views.delta(update)) is not None:
+                parts.append((batch_of(update), encode(delta)))
         for key, progress in self._progress.items():
             if self._pushed_progress.get(key) is not progress:
                 self._pushed_progress[key] = progress
                 parts.append((key.batch_id, encode(progress)))
         return parts
-
-
-def _about(update: Update) -> str | None:
-    match update:
-        case DeviceChanged() | DeviceTuned():
-            return None
-        case WindowMoved(key=key) | ProgressReported(key=key):
-            return key.batch_id
-        case BatchAccepted(batch=batch) | WindowsAdded(batch=batch):
-            return batch.id
-        case _:
-            return update.batch_id

@@ -31,7 +31,7 @@ BUCKETS = tuple(0.01 * 2**step for step in range(18))
 MOST_PHASES = 32
 #: seconds that the event loop has to answer a reader
 PATIENCE_S = 5.0
-#: seconds for which gauges that have been computed are those of this moment
+#: seconds for which gauges count as fresh after they were computed
 FRESH_S = 0.5
 
 

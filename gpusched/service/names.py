@@ -101,7 +101,9 @@ class Names:
 
 
 def devices(pool: Pool, name: str | None) -> list[DeviceStatus]:
-    """The devices of a name: all (None), those of a node, by a name as in `devices.include`, or by the start of one id.
+    """The devices that `name` names: a node's, those of a name as in `devices.include`, or the one whose id begins so.
+
+    None names all.
 
     Raises UnknownDevice.
     """

@@ -12,7 +12,7 @@ import re
 import stat
 import time
 
-from gpusched import directories, known
+from gpusched import directories, known_results
 from gpusched.config import Cache
 
 DAY_S = 86400.0
@@ -22,7 +22,7 @@ LEFT_OVER_S = DAY_S
 #: that are being written have a dot and a suffix
 _NAMES = {
     "bars": re.compile(r"[A-Za-z0-9.&^=_-]+\.[0-9a-f]{16}(\.tmp(\.\d+)?)?"),
-    known.DIRECTORY: known.NAME,
+    known_results.DIRECTORY: known_results.NAME,
 }
 
 

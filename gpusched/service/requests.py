@@ -16,6 +16,7 @@ from gpusched.core.events import (
     DrainRequested,
     ResumeRequested,
 )
+from gpusched.core.logs import log_of
 from gpusched.core.model import WindowKey
 from gpusched.core.states import Finished, Held, Queued, State
 from gpusched.core.statuses import APPLIES_TO, Verb, applies, attempt_of, tally
@@ -58,7 +59,6 @@ from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub, Subscriber
 from gpusched.service.names import Names, NoLog, devices
 from gpusched.service.stages import Stages, waits
-from gpusched.supervisor.attempts import log_of
 from gpusched.supervisor.inbox import now
 from gpusched.supervisor.runtime import Runtime
 

@@ -88,8 +88,7 @@ class Server:
             with self._clients.admitted(client, self._peer(client, connection)):
                 await self._converse(client)
         except Over as over:
-            if over.problem is not None:
-                client.tell(over.problem)
+            client.tell(over.problem)
         except Gone as gone:
             if gone.why:
                 log.warning("a client was dropped: %s", gone.why)

@@ -159,7 +159,7 @@ class Stages:
         request = requested(row)
         if request.not_before > clock.wall():
             return
-        indexes = []
+        done = []
         for name in request.after:
             status = self._store.batch(name)
             if self._row(name) is not None or (status is not None and status.state != "finished"):
@@ -168,11 +168,16 @@ class Stages:
                 self._hold(row, why)
                 return
             assert status is not None
-            indexes.append(str(Path(status.output_dir, INDEX)))
-        if len(indexes) < len(request.after):
+            done.append(status)
+        if len(done) < len(request.after):
             self._hold(row, None)
-            return
-        spec = msgspec.structs.replace(request.spec, after=tuple(indexes))
+        else:
+            await self._start(row, request, done)
+
+    async def _start(self, row: StagedRow, request: Submit, after: list[BatchStatus]) -> None:
+        """Submit a stage as its client would have: the batches `after` are done, and its instant has come."""
+        indexes = tuple(str(Path(batch.output_dir, INDEX)) for batch in after)
+        spec = msgspec.structs.replace(request.spec, after=indexes)
         due = msgspec.structs.replace(request, spec=spec, after=(), not_before=0.0)
         peer = None if row.peer is None else msgspec.json.decode(row.peer, type=Peer)
         self._planned = row.batch_id, anyio.CancelScope()

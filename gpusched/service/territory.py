@@ -102,7 +102,7 @@ class Territory(msgspec.Struct, frozen=True, kw_only=True):
     private: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
     workloads: tuple[str, ...] = ()
-    #: the group and the mode of new output directories; None: that of the daemon, and as its umask says
+    #: the group and the mode of new output directories; None: the daemon's group, and the mode that its umask gives
     output_group: int | None = None
     output_mode: int | None = None
 
@@ -259,7 +259,7 @@ def user_name(client: Peer | None = None) -> str:
 
 
 def _try_to_write(directory: int, client: Peer | None) -> bool:
-    """Make a directory there as those of windows are made, and remove it; return whether the client could read it."""
+    """Make a directory as for a window, and remove it; return whether the client could read it."""
     probe = f".gpusched.{os.getpid()}.{time.monotonic_ns()}"
     os.mkdir(probe, dir_fd=directory)
     try:

@@ -20,7 +20,7 @@ from gpusched.core.events import (
 from gpusched.core.model import WindowKey
 from gpusched.core.pool import Pool
 from gpusched.core.reasons import Explanation, Hindrance, summary
-from gpusched.core.states import Ending, Failed, Failure, Finished, Lost, State
+from gpusched.core.states import Failed, Failure, Finished, Lost, State
 from gpusched.core.statuses import status_of
 from gpusched.core.worth import is_constant
 from gpusched.protocol import (
@@ -32,7 +32,7 @@ from gpusched.protocol import (
     Submit,
     WindowLine,
 )
-from gpusched.store.rows import bounded
+from gpusched.store.rows import bounded, bounded_failure
 from gpusched.store.staged import StagedRow
 from gpusched.store.store import Store
 
@@ -177,9 +177,10 @@ def delta(update: Update) -> Delta | None:
         case BatchAccepted():
             return BatchAnnounced(batch=_announced(update))
         case WindowMoved():
-            return msgspec.structs.replace(
-                update, old=bounded(update.old), new=bounded(update.new), ending=_bounded_ending(update.ending)
-            )
+            ending = update.ending
+            if isinstance(ending, Failure):
+                ending = bounded_failure(ending)
+            return msgspec.structs.replace(update, old=bounded(update.old), new=bounded(update.new), ending=ending)
         case _:
             return update
 
@@ -196,12 +197,3 @@ def _announced(record: BatchAccepted) -> BatchStatus:
         counts=record.counts,
         owner=record.batch.owner,
     )
-
-
-def _bounded_ending(ending: Ending | None) -> Ending | None:
-    if not isinstance(ending, Failure):
-        return ending
-    state = bounded(Finished(attempts=1, outcome=Failed(failure=ending)))
-    assert isinstance(state, Finished)
-    assert isinstance(state.outcome, Failed)
-    return state.outcome.failure

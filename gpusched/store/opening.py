@@ -97,7 +97,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _checked_version(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of the store in a file, which is one and not newer than this."""
+    """The version of the store in a file. Raises StoreCorrupt if it is none, StoreNewer if it is too new."""
     execute = connection.execute
     execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
     ((application_id,),) = execute("PRAGMA application_id").fetchall()

@@ -142,15 +142,18 @@ def to_json(value: object) -> str:
 def bounded(state: State) -> State:
     """Return `state` with the texts of its failure cut to `MAX_TEXT_BYTES`."""
     if type(state) is Finished and (type(state.outcome) is Failed or type(state.outcome) is Lost):
-        failure = state.outcome.failure
-        bounded = Failure(
-            kind=failure.kind,
-            message=_tail(failure.message),
-            traceback=_tail(failure.traceback),
-            source_line=failure.source_line,
-        )
-        return Finished(attempts=state.attempts, outcome=type(state.outcome)(failure=bounded))
+        failure = bounded_failure(state.outcome.failure)
+        return Finished(attempts=state.attempts, outcome=type(state.outcome)(failure=failure))
     return state
+
+
+def bounded_failure(failure: Failure) -> Failure:
+    return Failure(
+        kind=failure.kind,
+        message=_tail(failure.message),
+        traceback=_tail(failure.traceback),
+        source_line=failure.source_line,
+    )
 
 
 def _tail(text: str) -> str:

@@ -36,7 +36,7 @@ class Arrivals:
         self._waiting[batch.id] = _Arrival(batch, windows, notes)
 
     def next(self, windows: int) -> WindowsArrived | BatchSubmitted:
-        """The next so many windows of the first batch; a small batch comes in one."""
+        """The next `windows` windows of the first batch; a small batch comes at once."""
         batch_id, arrival = next(iter(self._waiting.items()))
         begin, end = arrival.arrived, arrival.arrived + windows
         arrival.arrived = end

@@ -31,6 +31,7 @@ from gpusched.core.events import (
     ProgressReported,
 )
 from gpusched.core.failures import classify, out_of_host_memory
+from gpusched.core.logs import log_of
 from gpusched.core.model import Batch, Device, PlannedWindow, Reading, WindowKey, WindowResult
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Ending, Failure
@@ -55,13 +56,8 @@ from gpusched.workload import device_fingerprint
 
 #: seconds that a window which failed on a GPU keeps its slot at most, until readings show whether the GPU was lost
 DOUBT_S = 2.0
-#: readings of that GPU that are awaited: the driver's events are received between them
+#: how many readings of that GPU are awaited: the driver's events are received between them
 DOUBT_READINGS = 2
-
-
-def log_of(key: WindowKey, attempt: int) -> str:
-    """The name of the log with the stdout and stderr of an attempt."""
-    return f"{key.batch_id}/{key.label}.{attempt}.log"
 
 
 class Attempts:
@@ -84,11 +80,11 @@ class Attempts:
         self._stuck: set[tuple[WindowKey, int]] = set()
         #: ends that have not been judged yet
         self._ends: deque[tuple[Attempt, End]] = deque()
-        #: batches of which the last window could not be started for want of a log
+        #: batches whose last window could not be started, because its log could not be made
         self._without_log: set[str] = set()
         #: the last window that succeeded did so within `PATIENCE_S`: the start of the next one waits for its end
         self._are_short = False
-        #: attempts that failed on a device of which more is to be heard, by the device
+        #: attempts that failed on a device, by the device: its next readings tell whether it was lost
         self._doubts: dict[str, list[_Doubt]] = {}
         self._abandoned = False
         self.sweeping = Sweeping(inbox.wake)

@@ -1,4 +1,4 @@
-"""Results that are there before a batch: those of other directories are copied, those of other parameters protected."""
+"""Results that are there before a batch: copies those in other directories, protects those of other parameters."""
 
 from __future__ import annotations
 

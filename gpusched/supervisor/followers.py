@@ -40,7 +40,7 @@ class Followers:
     """Several followers as one: each hears the news in the order in which they joined."""
 
     def __init__(self, *followers: Follower) -> None:
-        """Each of these hears everything."""
+        """The given followers hear everything; `add` lets others join who hear less."""
         self._followers: list[tuple[Follower, Kinds]] = [(follower, ()) for follower in followers]
         #: those that hear news of a kind: a window's four moves would otherwise ask each of a dozen whether it cares
         self._hearing: dict[type[News], list[Follower]] = {}

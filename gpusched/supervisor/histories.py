@@ -37,7 +37,7 @@ class Histories:
                 self._histories.pop(batch_id, None)
 
     def to_keep(self, records: Iterable[Record]) -> dict[str, list[Sample]]:
-        """The histories to commit with `records`: those of batches that finish, and every `KEEP_HISTORIES_S` all.
+        """The histories to commit with `records`: of batches that finish, and every `KEEP_HISTORIES_S` of all batches.
 
         So a crash loses the readings of `KEEP_HISTORIES_S` seconds at most.
         """

@@ -87,7 +87,7 @@ class Index:
         #: paths that the condition was told of
         self._told: set[str] = set()
         self._open: dict[str, _Lines] = {}
-        #: batches of which windows have finished in this turn
+        #: batches with windows that have finished in this turn
         self._moved: set[str] = set()
         #: by batch: output directory, and whether to guard against links in its path
         self._outputs: dict[str, tuple[Path, bool]] = {}
@@ -113,7 +113,7 @@ class Index:
         self._specs[batch.id], self._settings[batch.id] = batch.spec, {}
 
     async def gather(self, batch_id: str) -> None:
-        """Write an index anew of which lines are missing or out of date, a page in each turn.
+        """Write an index anew that has missing or outdated lines, a page in each turn.
 
         This is given up if a finished window moves meanwhile: the index is then written when the batch has finished.
         """

@@ -21,6 +21,6 @@ class Portion:
         self.windows = 100
 
     def adapt(self, seconds: float) -> None:
-        """Note that a turn with this portion took so many seconds of processor time."""
+        """Note that a turn with this portion took `seconds` of processor time."""
         fit = int(self.windows * AIM_S / max(seconds, 1e-6))
         self.windows = min(max(LEAST, min(fit, self.windows * 5 // 4)), MOST)

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import BinaryIO
 
-from gpusched import known
+from gpusched import known_results
 from gpusched.core.events import BatchAccepted, BatchFinished, WindowMoved
 from gpusched.core.model import WindowResult
 from gpusched.core.states import Finished, Reused, Succeeded
@@ -49,12 +49,14 @@ class Remembering:
                 self._files[batch_id] = None
                 self._files[batch_id] = self._opened(batch_id)
             if (file := self._files[batch_id]) is not None:
-                new = [known.line(one.fingerprint or "", one.artifacts_path.rpartition("/")[2]) for one in results]
-                file.writelines(new if len(new) == 1 else sorted(set(new) - known.lines(file)))
+                new = [
+                    known_results.line(one.fingerprint or "", one.artifacts_path.rpartition("/")[2]) for one in results
+                ]
+                file.writelines(new if len(new) == 1 else sorted(set(new) - known_results.lines(file)))
 
     def _opened(self, batch_id: str) -> BinaryIO | None:
         batch = self._store.accepted(batch_id)
-        return None if batch is None else known.opened_for(self._cache_dir, Path(batch.output_dir), batch.owner)
+        return None if batch is None else known_results.opened_for(self._cache_dir, Path(batch.output_dir), batch.owner)
 
     def _close(self, batch_id: str) -> None:
         file = self._files.pop(batch_id, None)

@@ -90,7 +90,7 @@ class Supervisor:
         self._portion = Portion()
         self._records: list[Record] = []
         self._commands: list[Command] = []
-        #: batches whose results are being looked for, by the numbers of these checks
+        #: batches whose earlier results are being looked for, by the number of the check
         self._checks: dict[int, str] = {}
         #: set at the end of the next check
         self._checked = anyio.Event()

@@ -107,7 +107,7 @@ class Survey:
         origins: Mapping[str, str] = NO_ORIGINS,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Plan:
-        """Survey in so many processes at a time, and make the plan.
+        """Survey in `processes` processes at a time, and make the plan.
 
         If the launcher dies meanwhile, a new one begins again. `origins` tells where the workload's settings were
         given, `on_progress` is called with the numbers of surveyed symbols and of all symbols.
@@ -124,7 +124,7 @@ class Survey:
         return await self._plan(processes, origins, on_progress)
 
     async def _plan(self, processes: int, origins: Mapping[str, str], on_progress: Callable[[int, int], None]) -> Plan:
-        # In a thread: those of 10,000 points take half a second.
+        # In a thread: the settings of 10,000 points take half a second.
         self._settings |= await anyio.to_thread.run_sync(_settings_by_point, self._spec)
         # Imported once by the launcher, not once by each survey process.
         await self._engine.preload(self._spec, "survey")
@@ -236,9 +236,9 @@ async def pieces_of(spec: BatchSpec, processes: int) -> list[SymbolWindows]:
 
 
 class Findings:
-    """Collects the answers of a survey's processes about the `pieces`, and makes the plan from them."""
+    """Collects the answers of a survey's processes about the windows that were asked for, and makes the plan."""
 
-    def __init__(self, pieces: Iterable[SymbolWindows] = ()) -> None:
+    def __init__(self) -> None:
         self._asked: dict[str, list[Window]] = {}
         self._pieces: list[SymbolWindows] = []
         self._data: dict[str, SurveyedSymbol] = {}
@@ -247,8 +247,6 @@ class Findings:
         self._windows: dict[Window, PlannedWindow | None] = {}
         #: windows without an answer
         self._open = 0
-        for piece in pieces:
-            self.ask(piece)
 
     def ask(self, piece: SymbolWindows) -> None:
         """Expect answers about the windows of a piece."""
@@ -312,7 +310,7 @@ class Findings:
         )
 
     def _joined(self, data: SurveyedSymbol) -> SurveyedSymbol:
-        """What is told of a symbol, together with what was told of it before, about other windows or points.
+        """What is told of a symbol now, joined with what was told of its other windows or points before.
 
         Days outside the symbol's windows are wrong, and left out.
         """

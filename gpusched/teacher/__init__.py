@@ -47,9 +47,9 @@ def check_settings(settings: Settings) -> None:
     from gpusched.teacher.schema import LIGHTGBM_DEFAULTS
 
     if settings.lightgbm != LIGHTGBM_DEFAULTS:
-        from gpusched.teacher.training import try_once
+        from gpusched.teacher.training import try_parameters
 
-        try_once(msgspec.json.encode(settings.lightgbm))
+        try_parameters(msgspec.json.encode(settings.lightgbm))
 
 
 def survey(task: SurveyTask) -> SymbolSurvey:

@@ -98,7 +98,7 @@ def write_artifacts(
         common.give(whole)
     files.create(directory / LABELS, whole)
     files.create(directory / PREDICTIONS, predictions.whole())
-    files.create(directory / IMPORTANCE, importance_csv(trained.booster).encode())
+    files.create(directory / IMPORTANCE, _importance_csv(trained.booster).encode())
 
 
 def tables(
@@ -165,7 +165,7 @@ class _Gzip:
         return b"".join((*self._pieces, self._compressor.flush()))
 
 
-def importance_csv(model: Model) -> str:
+def _importance_csv(model: Model) -> str:
     """Return a row per feature: the total gain of its splits and their number; the most important feature first."""
     gains, splits = model.importance(len(FEATURES))
     rows = sorted(zip(FEATURES, gains, splits, strict=True), key=lambda row: (-row[1], row[0]))

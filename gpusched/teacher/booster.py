@@ -52,7 +52,7 @@ def _call(function: Callable[..., int], *arguments: Any) -> None:
 
 
 def set_threads(threads: int) -> None:
-    """Limit the threads that OpenMP uses for this one.
+    """Limit the threads that OpenMP uses when this thread calls LightGBM.
 
     The parameter num_threads would not do: the model file records it, and a model must not depend on its slot.
     """
@@ -236,7 +236,7 @@ class Booster:
 class EarlyStopping:
     """The round of the best score, and whether training ends: by the rules of LightGBM's Python package.
 
-    Training ends at the first metric that has not become better, by more than a delta, for a number of rounds.
+    Training ends as soon as one metric has not improved by more than a delta for a number of rounds.
     """
 
     def __init__(self, params: Mapping[str, Any], metrics: Sequence[str]) -> None:
@@ -249,7 +249,7 @@ class EarlyStopping:
             raise BadParameters("early_stopping_min_delta must be a number of 0 or more")
         self._signs = [1.0 if name.startswith(_MORE_IS_BETTER) else -1.0 for name in metrics]
         self._deciding = 1 if params.get("first_metric_only") else len(metrics)
-        #: by metric: its best value, times its sign, and the round of that
+        #: by metric: its best value, times its sign, and the round of that value
         self._best = [(-np.inf, 0)] * len(metrics)
 
     def best_round(self, round: int, scores: Sequence[float], *, is_last: bool) -> int | None:

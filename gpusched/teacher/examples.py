@@ -88,7 +88,7 @@ def window_examples(history: Bars, bars: Bars, start: dt.date, end: dt.date, set
 
 
 def _remedy(parts: split.Split, settings: Settings) -> str:
-    """The remedy for a split of which one part is empty."""
+    """The remedy for a split with an empty part."""
     if settings.split == "random":
         return OTHER_SHARE
     if settings.validation_days:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -52,9 +53,28 @@ def load_history(root: str, cache_dir: str, symbol: str, settings: Settings) -> 
     return history
 
 
+class _Format(Protocol):
+    """A module for files of one format."""
+
+    def parse(self, paths: Sequence[Path], reading: Reading) -> Rows: ...
+
+    def explain(self, path: Path, pairs: Sequence[tuple[int, int]], reading: Reading) -> str | None: ...
+
+
+def _format_of(path: Path) -> _Format:
+    if not path.name.lower().endswith(PARQUET):
+        return parsing
+    from gpusched.teacher import parquet  # pandas takes 0.6 s to import, and few data roots need it
+
+    return parquet
+
+
 def _parse(sources: Sources, reading: Reading) -> History:
     paths = sources.paths
-    rows = join([_rows(paths, members, reading) for members in _by_format(paths)])
+    formats: dict[_Format, list[int]] = {}
+    for number, path in enumerate(paths):
+        formats.setdefault(_format_of(path), []).append(number)
+    rows = join([_rows(format_, paths, members, reading) for format_, members in formats.items()])
     require_one_symbol(paths, rows)
     if reading.timezone:
         from gpusched.teacher.zones import at_exchange  # slow to import, and few data need it
@@ -62,39 +82,12 @@ def _parse(sources: Sources, reading: Reading) -> History:
         rows = at_exchange(rows, reading.timezone)
     else:
         require_one_clock(paths, rows)
-
-    def explain(path: Path, pairs: Sequence[tuple[int, int]]) -> str | None:
-        if not _is_parquet(path):
-            return parsing.explain(path, pairs, reading)
-        from gpusched.teacher import parquet
-
-        return parquet.explain(path, pairs, reading)
-
-    judged = judge(paths, rows, sources.interval, explain)
+    judged = judge(paths, rows, sources.interval, lambda path, pairs: _format_of(path).explain(path, pairs, reading))
     return dataclasses.replace(judged, notes=(*sources.notes, *judged.notes))
 
 
-def _by_format(paths: Sequence[Path]) -> list[list[int]]:
-    """The numbers of the text files and of the Parquet files; a format without files is left out."""
-    formats: dict[bool, list[int]] = {}
-    for number, path in enumerate(paths):
-        formats.setdefault(_is_parquet(path), []).append(number)
-    return list(formats.values())
-
-
-def _rows(paths: Sequence[Path], members: Sequence[int], reading: Reading) -> Rows:
+def _rows(format_: _Format, paths: Sequence[Path], members: Sequence[int], reading: Reading) -> Rows:
     """Read files of one format; the rows carry the files' numbers in `paths`."""
-    chosen = [paths[number] for number in members]
-    if _is_parquet(chosen[0]):
-        # pandas takes 0.6 s to import, and few data roots need it.
-        from gpusched.teacher.parquet import parse_parquet
-
-        rows = parse_parquet(chosen, reading)
-    else:
-        rows = parsing.parse_csv(chosen, reading)
+    rows = format_.parse([paths[number] for number in members], reading)
     symbols = {name: members[number] for name, number in rows.symbols.items()}
     return dataclasses.replace(rows, file=np.array(members, np.int64)[rows.file], symbols=symbols)
-
-
-def _is_parquet(path: Path) -> bool:
-    return path.name.lower().endswith(PARQUET)

@@ -20,10 +20,10 @@ from gpusched.workload import BadData
 
 #: names of the column of timestamps, the preferred first; a first column without a name counts too, as pandas writes it
 TIMESTAMPS = ("timestamp", "datetime", "date", "dtyyyymmdd", "time", "open_time", "window_start")
-#: those of them that may name a column of dates, beside a column `time` with the time of day
+#: the timestamp may be in two columns: a date with one of these names, and `time` with the time of day
 _DATES = ("date", "dtyyyymmdd")
 SYMBOLS = ("symbol", "ticker", "ts_code", "tic", "instrument")
-#: names of columns that say of which interval a bar is
+#: names of columns with the interval of each bar
 _INTERVALS = ("interval", "timeframe", "per", "resolution", "granularity", "frequency", "freq", "bar_size", "tf")
 #: names that may mean the volume
 _VOLUME_LIKE = re.compile(r"vol|qty|quantity|amount|turnover|shares|size|^v$")
@@ -213,7 +213,7 @@ class _Finder:
         return guesses
 
     def _only_like(self, pattern: str, guesses: Mapping[str, str]) -> str:
-        """The name that is like a pattern; dots if several are, of which only the user knows the right one."""
+        """The name that is like a pattern; empty if none is; dots if several are: only the user knows the right one."""
         names = [name for name in self._written if re.search(pattern, name.lower()) and name not in guesses.values()]
         names = [name for name in names if not _NOT_LIKE.search(name.lower())]
         best = [name for name in names if not _SECOND_BEST.search(name.lower())] or names

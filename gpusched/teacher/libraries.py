@@ -15,7 +15,7 @@ from types import ModuleType
 
 #: packages that TA-Lib imports where they are installed, as LightGBM's Python package does, which a trial imports; that
 #: one cannot do without narwhals and scipy, so these are not hidden
-OPTIONAL = (
+_OPTIONAL = (
     "cffi",
     "dask",
     "distributed",
@@ -32,7 +32,7 @@ OPTIONAL = (
 
 def preload_survey() -> None:
     """Import the modules that a survey needs; LightGBM is not among them."""
-    with hidden(OPTIONAL):
+    with optional_hidden():
         importlib.import_module("gpusched.teacher.surveyor")
 
 
@@ -41,7 +41,7 @@ def preload() -> None:
 
     Starts no threads if OMP_NUM_THREADS and OPENBLAS_NUM_THREADS are 1.
     """
-    with hidden(OPTIONAL), _without_threading():
+    with optional_hidden(), _without_threading():
         importlib.import_module("gpusched.teacher.window")
         importlib.import_module("gpusched.teacher.surveyor")
 
@@ -65,9 +65,9 @@ def _without_threading() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hidden(names: tuple[str, ...]) -> Iterator[None]:
-    """Make imports of `names` fail as if they were not installed, unless they are imported already."""
-    hidden = [name for name in names if name not in sys.modules]
+def optional_hidden() -> Iterator[None]:
+    """Let imports of the optional packages fail as if they were not installed, unless they are imported already."""
+    hidden = [name for name in _OPTIONAL if name not in sys.modules]
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # None is how Python spells it
     modules.update(dict.fromkeys(hidden))
     try:

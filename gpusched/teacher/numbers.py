@@ -12,7 +12,7 @@ from gpusched.teacher.bars import Floats, Integers
 from gpusched.teacher.tables import Characters, Table, as_bytes
 from gpusched.workload import BadData
 
-#: texts that exports write for a missing number; the second line are those of printf in C, by platform
+#: texts that exports write for a missing number; in the second line, what printf in C writes on several platforms
 _MISSING = {"", "nan", "null", "none", "na", "n/a", "#na", "#n/a", "#n/a n/a", "<na>", "nat", "-", "--"}
 _MISSING |= {"-nan", "+nan", "-nan(ind)", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
 #: most decimal digits of an integer that a float is sure to hold exactly; powers of ten are exact up to 10^22

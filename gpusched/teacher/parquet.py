@@ -36,7 +36,7 @@ MOST_ROWS = 40_000_000
 _HEADING = "heading"
 
 
-def parse_parquet(paths: Sequence[Path], reading: Reading) -> Rows:
+def parse(paths: Sequence[Path], reading: Reading) -> Rows:
     """Read files that have the columns of CSV files, some perhaps in their index. Raises BadData, OSError."""
     return join([_rows(number, path, reading) for number, path in enumerate(paths)])
 

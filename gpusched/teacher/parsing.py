@@ -40,7 +40,7 @@ _HEAD_LINES = 50
 _HEAD_BYTES = 8192
 
 
-def parse_csv(paths: Sequence[Path], reading: Reading) -> Rows:
+def parse(paths: Sequence[Path], reading: Reading) -> Rows:
     """Parse files in this order. Raises BadData with `file:line`, OSError."""
     groups: dict[Layout, list[int]] = {}
     bodies: list[bytes] = []

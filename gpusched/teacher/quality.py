@@ -39,8 +39,7 @@ _ROUNDING = 1e-6
 #: most pairs of rows that are examined for the reason why they differ
 _PAIRS = 200
 
-#: a note is made if more than this share of the daily bars stands in the evening of UTC; in London, those of the summer
-#: do
+#: a note is made if more than this share of the daily bars stands in the evening of UTC; those of London do in summer
 _EVENINGS = 0.1
 
 #: explains why rows of a file differ, given pairs of their lines; None if it finds no reason

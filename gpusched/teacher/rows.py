@@ -101,7 +101,7 @@ def of_heading(heading: str, symbol: str) -> tuple[DataNote, ...]:
 
 
 def require_one_interval(path: Path, name: str, values: Iterable[str]) -> None:
-    """Raise BadData if a column names several intervals: bars of one series stand between those of another."""
+    """Raise BadData if a column names several intervals, since then bars of several series are mixed."""
     named = sorted(values)
     if len(named) > 1 and all(value.isdigit() or intervals.span(value) for value in named):
         raise BadData(

@@ -266,7 +266,7 @@ def _numbers(characters: Characters) -> Instants | None:
 
 
 def _mixed(characters: Characters, number: npt.NDArray[np.bool_]) -> Instants:
-    """Parse dates of several forms, of which some are numbers (20240131); refuse dates among numbers since 1970."""
+    """Parse dates in several forms, one of them numbers (20240131); refuse dates among numbers since 1970."""
     digits = _digits(characters[:, number]).sum(axis=0)
     if np.isin(digits, _COMPACT_DIGITS).all() and (digits == (characters[:, number] != 0).sum(axis=0)).all():
         return _in_groups(characters, _moments)
@@ -300,7 +300,7 @@ def _digits(characters: Characters) -> npt.NDArray[np.bool_]:
 
 
 def _unit(numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> str:
-    """The unit of all numbers, told by the largest: those of the first years after 1970 are small in any unit."""
+    """The unit of all numbers, which the largest shows: in the first years after 1970 they are small in any unit."""
     largest = int(numbers.argmax())
     units = [name for name in _UNITS if _plausible(numbers[largest : largest + 1], name)[0]]
     if not units and _EXCEL_DAYS[0] <= numbers[largest] <= _EXCEL_DAYS[1]:

@@ -67,7 +67,7 @@ class Trained(msgspec.Struct, frozen=True):
 class _Log:
     """Receives LightGBM's messages, finds the OpenCL device in them, and prints those that `verbosity` allows.
 
-    `differs`: the parameters let results differ; LightGBM's warning of that is printed once, whatever `verbosity` says.
+    `differs`: the parameters let results differ; LightGBM's warning about it is printed once, whatever `verbosity` is.
     """
 
     def __init__(self, verbosity: int, *, differs: bool = False) -> None:
@@ -126,16 +126,12 @@ def train(
 
 
 @functools.cache
-def try_once(params: bytes) -> None:
-    """Call `try_parameters`, which takes 3 ms, once for the same parameters in JSON: a sweep may repeat them often."""
-    try_parameters(msgspec.json.decode(params))
+def try_parameters(encoded: bytes) -> None:
+    """Train two rounds on random numbers with parameters in JSON; once with the same ones, which a sweep may repeat.
 
-
-def try_parameters(params: dict[str, Any]) -> None:
-    """Train two rounds on random numbers.
-
-    Raises BadParameters for a value that LightGBM refuses on the CPU, or takes for another one.
+    It takes 3 ms. Raises BadParameters for a value that LightGBM refuses on the CPU, or takes for another one.
     """
+    params: dict[str, Any] = msgspec.json.decode(encoded)
     rows, train = 250, 200
     matrix = np.random.default_rng(0).normal(size=(rows, len(FEATURES)))
     split = Split(np.arange(train), np.arange(train, rows))

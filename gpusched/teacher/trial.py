@@ -9,7 +9,7 @@ import msgspec
 
 from gpusched.core.model import DeviceType
 from gpusched.teacher import opencl
-from gpusched.teacher.libraries import OPTIONAL, hidden
+from gpusched.teacher.libraries import optional_hidden
 from gpusched.teacher.schema import GPU_DEFAULTS
 from gpusched.workload import DeviceMismatch, Trial
 
@@ -56,7 +56,7 @@ def try_training(device_type: DeviceType, rows: tuple[int, ...] = (256,)) -> Tri
 
 def warm_up(device_type: DeviceType) -> Trial:
     """Try training so that every kernel that a window may need is compiled; see `gpusched.workload`."""
-    with hidden(OPTIONAL):  # the import takes half the time without them
+    with optional_hidden():  # the import takes half the time without them
         trial = try_training(device_type, ROWS_OF_EACH_KERNEL)
     if device_type == "gpu" and trial.trained:
         try:

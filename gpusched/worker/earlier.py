@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from gpusched import artifacts, directories, files, known
+from gpusched import artifacts, directories, files, known_results
 from gpusched.core.entry_point import entry_point
 from gpusched.core.model import Standing, Training, WindowResult
 from gpusched.core.planning import INDEX
@@ -55,7 +55,7 @@ class Earlier:
         self._workload = job.workload
         self._reuses_known = job.reuse_known
         #: results by fingerprint, from the index
-        self._known = known.paths(Path(job.cache_dir), job.owner)
+        self._known = known_results.paths(Path(job.cache_dir), job.owner)
         self._trainings: dict[Path, dict[str, Training]] = {}
         #: the entries of the output directory, listed once: one look for each of 100,000 windows would take seconds
         self._taken = _names(self.output_dir)

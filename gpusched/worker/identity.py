@@ -60,7 +60,7 @@ def digest(value: Any) -> str:
 def listing(data_root: str, symbol: str) -> Iterator[tuple[str, int, int]]:
     """Name, size and time of the symbol's files in a data root, `<SYMBOL>`, `<SYMBOL>/**` and `<SYMBOL>.*`.
 
-    Without any, those of all files that lie directly in it: one of them may hold the symbol. Raises OSError.
+    If there are none, all files directly in the data root are listed: one of them may hold the symbol. Raises OSError.
     """
     names = sorted(os.listdir(data_root))  # noqa: PTH208  # a hundred times as fast, for thousands of symbols
     theirs = [name for name in names if name.startswith(f"{symbol}.")]

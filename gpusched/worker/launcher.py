@@ -240,7 +240,7 @@ class Launcher:
     # -- reaping -------------------------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
-        """Reap every child that has exited, and report each window of which nothing is left."""
+        """Reap every child that has exited, and report each window that has nothing left."""
         any_ended = False
         while (pid := _exited_child()) is not None:
             any_ended = True

@@ -64,7 +64,7 @@ def close_from(first: int) -> None:
 
 
 def die_with_parent(signum: signal.Signals) -> None:
-    """Ask for `signum` when the thread that created this process ends. Check afterwards that it has not already."""
+    """Ask for `signum` when the thread that created this process ends. Check afterwards that it has not yet ended."""
     if _prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
         raise _last_error()
 
@@ -131,9 +131,8 @@ def _last_error() -> OSError:
 def lay_out_heap() -> None:
     """Prepare malloc for forks: a forked process allocates in huge pages, beyond all memory that it shares.
 
-    Otherwise its allocations fill holes among shared pages, each of which is then copied, and let the heap grow, each
-    new page of which is a page fault: together half of all faults of a small training. Preparing takes a millisecond,
-    once.
+    Otherwise its allocations fill holes in shared pages, which are then copied, and let the heap grow by one page fault
+    for each page: together half of all faults of a small training. Preparing takes a millisecond, once.
     """
     if not hasattr(_libc, "malloc_trim"):  # glibc only
         return

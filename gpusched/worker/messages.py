@@ -93,7 +93,7 @@ class TrialJob(msgspec.Struct, frozen=True, kw_only=True, tag="trial"):
     device_type: DeviceType
     #: UUID
     device: str
-    #: as in `WindowJob`; none, since only a command has them, which is not tried
+    #: as in `WindowJob`: the same launcher serves both; a trial needs none
     imports: tuple[str, ...] = ()
 
 

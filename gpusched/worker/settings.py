@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gpusched.errors import did_you_mean
+from gpusched.errors import did_you_mean, reworded
 from gpusched.worker.loading import load_function, load_module
 from gpusched.worker.messages import SettingsChecked, SettingsJob
 from gpusched.worker.stream import Stream, encodable
@@ -36,7 +36,7 @@ def made_settings(workload: str, raw: Any) -> Any:
 
 def plain_settings(settings: Any) -> Any:
     """Settings as JSON has them, for metadata and fingerprints; of an object its attributes."""
-    # msgspec leaves out those fields of a dataclass that it has not been given.
+    # msgspec leaves out the fields of a dataclass that were not given to it.
     fields = getattr(settings, "__dataclass_fields__", None)
     return msgspec.to_builtins(
         settings if fields is None else {name: getattr(settings, name) for name in fields}, enc_hook=_plain
@@ -87,8 +87,7 @@ def _converted(raw: Mapping[str, Any], type_: type[Any]) -> Any:
     try:
         return msgspec.convert(raw, type_)
     except msgspec.ValidationError as error:
-        expected, _, place = str(error).replace("`", "").partition(" - at $.")
-        raise BadParameters(f"{place}: {expected[:1].lower()}{expected[1:]}" if place else expected) from None
+        raise BadParameters(reworded(error)) from None
 
 
 def _plain(value: object) -> Any:

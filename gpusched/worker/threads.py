@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def capped(threads: int) -> dict[str, str]:
-    """An environment with at most this many threads, none of which spins while it waits."""
+    """Variables that allow at most this many threads, and let none spin while it waits."""
     count = str(threads)
     return {
         "OMP_NUM_THREADS": count,

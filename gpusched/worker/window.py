@@ -25,7 +25,7 @@ from gpusched.metadata import OWN_ENTRIES, Metadata
 from gpusched.worker import linux
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.identity import Identity
-from gpusched.worker.imports import LEAST_S, ImportTimer
+from gpusched.worker.import_timer import LEAST_S, ImportTimer
 from gpusched.worker.loading import code_of, load_function, load_module
 from gpusched.worker.messages import ErrorKind, WindowJob
 from gpusched.worker.settings import made_settings, plain_settings
@@ -57,7 +57,7 @@ def run_window(job: WindowJob, report: Report, *, durable: bool = True) -> Windo
     try:
         settings, code = plain_settings(task.settings), code_of(job.workload)
         identity = Identity(job.workload, code, settings, task.data_root, task.after)
-        # Taken before the training, which may see the data of that moment or, at worst, newer ones.
+        # Taken before the training: data that change later have another fingerprint, so the result is made again.
         fingerprint = identity.fingerprint(task.symbol, task.start, task.end, None)
         with ImportTimer() as imports:
             result = _result(job, function(task, partial.path, report))

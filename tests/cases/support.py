@@ -40,7 +40,9 @@ def look(case: Path, cache_dir: Path) -> Seen:
     except GpuschedError as error:
         return Seen(actions=("refused",), said=str(error))
     spec, pieces = asked.spec, tuple(anyio.run(pieces_of, asked.spec, 1))
-    findings = Findings(pieces)
+    findings = Findings()
+    for piece in pieces:
+        findings.ask(piece)
     job = SurveyJob(
         workload=spec.workload,
         data_root=spec.data_root,

@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
-from gpusched.client.drawing.logs import log_of
+from gpusched.client.drawing.logs import written_log
 from gpusched.client.drawing.palette import COLOURS, STYLES
 from gpusched.client.drawing.standing import BatchScreen, BatchTable, Failures, Seen
 from gpusched.client.views.batch import BatchView
@@ -155,11 +155,11 @@ def test_a_window_that_wrote_nothing_is_named_and_no_log_is(tmp_path: Path) -> N
     terminal.print(Failures(groups=by_reason([failed_window(failed(0, "exited"))]), logs_dir=tmp_path), crop=False)
     assert f"\n      {label}\n      it has written nothing to stdout or stderr\n" in text(terminal)
     (tmp_path / f"{label}.1.log").touch()
-    assert log_of(tmp_path, label, 1) == tmp_path / f"{label}.1.log"
-    assert log_of(tmp_path, label, 2) is None
-    assert log_of(tmp_path, label, 2, "n1") == tmp_path / f"{label}.2.log", "the node may keep it"
+    assert written_log(tmp_path, label, 1) == tmp_path / f"{label}.1.log"
+    assert written_log(tmp_path, label, 2) is None
+    assert written_log(tmp_path, label, 2, "n1") == tmp_path / f"{label}.2.log", "the node may keep it"
     with closed(tmp_path) as private:
-        assert log_of(private, label, 2) == tmp_path / f"{label}.2.log", "nobody knows"
+        assert written_log(private, label, 2) == tmp_path / f"{label}.2.log", "nobody knows"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -11,8 +11,8 @@ from gpusched.config import Config, Devices, load
 from gpusched.core.estimates import Estimate
 from gpusched.core.model import Device, DeviceType
 from gpusched.devices.kind import Note
-from gpusched.devices.naming import by_device, named, select
-from gpusched.devices.slots import PoolPlan, build_pool, find_gpus
+from gpusched.devices.naming import named, select, slots_by_device
+from gpusched.devices.slots import PoolPlan, PoolRules
 from tests.devices.fake_nvml import EXCLUSIVE_PROCESS, FakeNvml, mig_uuid, uuid
 
 RTX = "NVIDIA RTX 6000 Ada Generation"
@@ -24,7 +24,8 @@ def config(**devices: object) -> Config:
 
 def pool(**devices: object) -> PoolPlan:
     wanted = config(**devices)
-    return build_pool(wanted, find_gpus(wanted))
+    rules = PoolRules(wanted)
+    return rules.pool(rules.find())
 
 
 def gpus(plan: PoolPlan) -> list[str]:
@@ -75,7 +76,7 @@ ALL = [uuid(0), mig_uuid(1, 0), mig_uuid(1, 1), uuid(2)]
     ],
 )
 def test_names(machine: FakeNvml, name: str, meant: list[str]) -> None:
-    found = find_gpus(Config()).devices
+    found = PoolRules(Config()).find().devices
     assert [device.id for device in found] == ALL
     assert [device.id for device in named(name, found)] == meant
 
@@ -129,7 +130,7 @@ def test_a_uuid_wins_over_a_name_whatever_the_order() -> None:
         msgspec.structs.replace(DEVICE, id="GPU-2"),
     )
     for table in ({"card": 1, "GPU-2": 5}, {"GPU-2": 5, "card": 1}):
-        assert by_device("slots", table, devices) == ({"GPU-1": 1, "GPU-2": 5}, ())
+        assert slots_by_device(table, devices) == ({"GPU-1": 1, "GPU-2": 5}, ())
     assert select((), ["GPU-1"], []).notes == (Note("devices.include: 'GPU-1' is no GPU here", "there are none"),)
 
 
@@ -161,11 +162,12 @@ def test_slots_follow_the_memory_that_windows_were_seen_to_use(machine: FakeNvml
             memory_count=9,
             memory_max=memory_max,
         )
-        device, _ = build_pool(wanted, find_gpus(wanted), learned=[seen]).devices
+        rules = PoolRules(wanted, learned=(seen,))
+        device, _ = rules.pool(rules.find()).devices
         assert device.memory_total_bytes is not None
         return device.tuned_from or device.capacity, device.capacity
 
-    total = build_pool(wanted, find_gpus(wanted)).devices[0].memory_total_bytes
+    total = PoolRules(wanted).find().devices[0].memory_total_bytes
     assert total is not None
     assert slots(1 << 20) == (16, 32), "cores are the limit, and twice as many slots for tuning"
     assert slots(total // 4) == (3, 3)

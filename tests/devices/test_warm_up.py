@@ -17,7 +17,7 @@ from gpusched.core.model import Device, DeviceChoice, DeviceType
 from gpusched.devices.kind import Discovery, Note
 from gpusched.devices.naming import Selected
 from gpusched.devices.nvidia.gpus import Gpus
-from gpusched.devices.slots import build_pool
+from gpusched.devices.slots import PoolRules
 from gpusched.engines.engine import resolve
 from gpusched.engines.local import warm_up as module
 from gpusched.engines.local.launcher import Launcher
@@ -112,9 +112,9 @@ async def test_a_gpu_on_which_nothing_trains_is_not_used(tmp_path: Path) -> None
 async def test_without_any_the_processors_are_offered(tmp_path: Path) -> None:
     machine = Machine(tmp_path, card(0))
     machine.answers = {"cuda": "no", "gpu": "no"}
-    pool = build_pool(Config(), await machine.resolve())
+    pool = PoolRules(Config()).pool(await machine.resolve())
     assert pool.device_types("auto") == ("cpu",)
-    assert build_pool(Config(devices=Devices(fallback="none")), Selected(())).device_types("auto") == ()
+    assert PoolRules(Config(devices=Devices(fallback="none"))).pool(Selected(())).device_types("auto") == ()
 
 
 async def test_each_model_is_tried_once_in_a_process_pinned_to_its_first_device(tmp_path: Path) -> None:

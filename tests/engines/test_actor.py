@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ async def seen_on(engine: Engine, directory: Path, device: Device | None = None)
 
 
 async def seen_here(directory: Path) -> dict[str, Any]:
-    async with LocalEngine(config(directory), directory / "state", Discovery(devices=(), notes=()), mark="c") as engine:
+    nothing, mark = Discovery(devices=(), notes=()), secrets.token_hex(8)
+    async with LocalEngine(config(directory), directory / "state", nothing, mark=mark) as engine:
         return await seen_on(engine, directory)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from itertools import groupby
@@ -119,7 +120,9 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         )
         match request.param:
             case "local":
-                engine = await stack.enter_async_context(LocalEngine(config, tmp_path / "state", found, mark="c"))
+                engine = await stack.enter_async_context(
+                    LocalEngine(config, tmp_path / "state", found, mark=secrets.token_hex(8))
+                )
             case "nodes":
                 config = msgspec.structs.replace(config, engine=loopback(tmp_path, "n1"))
                 engine = await stack.enter_async_context(RayEngine(config, tmp_path / "state"))

@@ -15,7 +15,7 @@ import anyio
 import msgspec
 import pytest
 
-from gpusched import known
+from gpusched import known_results
 from gpusched.config import Cache, Config
 from gpusched.core.events import BatchFinished
 from gpusched.core.states import Finished, Reused
@@ -229,8 +229,8 @@ def test_bars_that_nobody_uses_are_pruned(tmp_path: Path) -> None:
 def test_the_cache_may_lie_beside_the_data(tmp_path: Path) -> None:
     theirs = [aged(tmp_path / "bars" / name, 400, 4096) for name in ("AAPL.csv", "BTC.parquet", "notes", ".env")]
     theirs += [aged(tmp_path / "results" / name, 400, 4096) for name in ("thesis.txt", ".hidden", "0123abcd")]
-    known.opened_for(tmp_path, tmp_path, None).close()
-    (index,) = (path for path in (tmp_path / known.DIRECTORY).iterdir() if path not in theirs)
+    known_results.opened_for(tmp_path, tmp_path, None).close()
+    (index,) = (path for path in (tmp_path / known_results.DIRECTORY).iterdir() if path not in theirs)
     os.utime(index, (1, 1))
     ours = bars(tmp_path, "AAPL", days=400)
     assert prune_bars(Cache(dir=tmp_path, keep_days=1, limit_mb=1)) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpusched.teacher.bars import Bars, sift
-from gpusched.teacher.parsing import parse_csv
+from gpusched.teacher.parsing import parse as parse_csv
 from gpusched.teacher.rows import Reading, require_one_clock
 from tests.teacher.support import write_csv
 

@@ -28,13 +28,13 @@ Parsed = list[int]
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Parsed:
     """Grows by the number of files each time that some are parsed."""
     counts: Parsed = []
-    parse = parsing.parse_csv
+    parse = parsing.parse
 
     def count(paths: Sequence[Path], reading: Reading) -> Rows:
         counts.append(len(paths))
         return parse(paths, reading)
 
-    monkeypatch.setattr(parsing, "parse_csv", count)
+    monkeypatch.setattr(parsing, "parse", count)
     return counts
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpusched.teacher.bars import VALUES
-from gpusched.teacher.parsing import parse_csv
+from gpusched.teacher.parsing import parse as parse_csv
 from gpusched.teacher.rows import Reading
 from gpusched.workload import BadData
 from tests.teacher.parsing import ONE, TWO, bars_of, parse, values

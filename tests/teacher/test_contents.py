@@ -9,7 +9,7 @@ import pytest
 
 from gpusched.teacher import contents
 from gpusched.teacher.contents import read_file
-from gpusched.teacher.parsing import parse_csv
+from gpusched.teacher.parsing import parse as parse_csv
 from gpusched.teacher.rows import Reading
 from gpusched.workload import BadData
 from tests.teacher.support import HEADER

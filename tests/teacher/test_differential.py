@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gpusched.teacher.bars import NAIVE
-from gpusched.teacher.parsing import parse_csv
+from gpusched.teacher.parsing import parse as parse_csv
 from gpusched.teacher.rows import Reading, require_one_clock
 from gpusched.workload import BadData
 from tests.teacher import reference

@@ -9,7 +9,7 @@ import pytest
 from gpusched.core.planning import with_remedy
 from gpusched.teacher import tables
 from gpusched.teacher.bars import NAIVE
-from gpusched.teacher.parsing import parse_csv
+from gpusched.teacher.parsing import parse as parse_csv
 from gpusched.teacher.rows import Reading
 from gpusched.workload import BadData
 from tests.teacher.parsing import ONE, TWO, bars_of, parse, values

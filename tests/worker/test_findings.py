@@ -42,6 +42,13 @@ def piece(symbol: str, *points: str) -> SymbolWindows:
     return SymbolWindows(symbol, tuple(Window(symbol, *dates, point) for dates in RANGES for point in points or ("",)))
 
 
+def asked(*pieces: SymbolWindows) -> Findings:
+    findings = Findings()
+    for one in pieces:
+        findings.ask(one)
+    return findings
+
+
 def _surveyed(window: Window, bars: int, why: str | None = None) -> SurveyedWindow:
     return SurveyedWindow(planned=PlannedWindow(window=window, bars=bars, usable_rows=bars, skip_reason=why))
 
@@ -57,7 +64,7 @@ def said(symbol: str, *notes: DataNote, hole: bool = False, strict: bool = False
 
 
 def plan(*messages: list[PipeMessage]) -> Plan:
-    findings = Findings([piece(symbol) for symbol in ("A", "B", "C")])
+    findings = asked(*map(piece, ("A", "B", "C")))
     for message in [message for several in messages for message in several]:
         findings.take(message)
     assert findings.missing() == []
@@ -105,7 +112,7 @@ def test_what_failed_is_skipped_refused_or_unknown() -> None:
 
 
 def test_what_is_missing_is_known() -> None:
-    findings = Findings([piece("A"), piece("B")])
+    findings = asked(piece("A"), piece("B"))
     for message in said("A")[:2]:
         findings.take(message)
     assert findings.missing() == [SymbolWindows("A", piece("A").windows[1:]), piece("B")]
@@ -114,7 +121,7 @@ def test_what_is_missing_is_known() -> None:
 
 def test_what_is_told_of_a_symbol_in_pieces_is_put_together() -> None:
     one, other = DataNote("jumps", "÷ 4"), DataNote("dropped", "1 of 3 rows")
-    findings = Findings([SymbolWindows("A", piece("A").windows[:1]), SymbolWindows("A", piece("A").windows[1:])])
+    findings = asked(*(SymbolWindows("A", part) for part in (piece("A").windows[:1], piece("A").windows[1:])))
     half = len(WHOLE) // 2
     for notes, days in (((one,), WHOLE[half:]), ((one, other), WHOLE[:half]), ((), [])):
         findings.take(SurveyedSymbol(symbol="A", notes=notes, days=Days.of(days), strict=False))
@@ -123,7 +130,7 @@ def test_what_is_told_of_a_symbol_in_pieces_is_put_together() -> None:
 
 
 def test_a_point_that_cannot_be_trained_leaves_the_others() -> None:
-    findings = Findings([piece("A", "p", "q")])
+    findings = asked(piece("A", "p", "q"))
     sound = [_surveyed(Window("A", *dates, "q"), 9) for dates in RANGES]
     findings.take(SurveyFailed(symbol="A", point="p", kind="no_data", reason="no"))
     for message in sound:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpusched import known
+from gpusched import known_results
 from gpusched.core.model import BatchSpec, DeviceType, Parameters, PlannedWindow, Training, Window, WindowResult
 from gpusched.engines.local.launcher import Confines
 from gpusched.supervisor import survey as daemon_survey
@@ -144,8 +144,8 @@ async def test_results_that_the_index_knows(tmp_path: Path) -> None:
             assert isinstance(found, SurveyedWindow)
             return found.planned
 
-        with known.opened_for(b.directory, b.output.with_name("elsewhere"), None) as file:
-            file.write(known.line(b.last.fingerprint or "", label))
+        with known_results.opened_for(b.directory, b.output.with_name("elsewhere"), None) as file:
+            file.write(known_results.line(b.last.fingerprint or "", label))
         told, reused = await first(reuse=False), await first(reuse=True)
         assert (told.committed, told.known_in) == (None, str(b.output.with_name("elsewhere")))
         assert reused.committed is not None
@@ -159,8 +159,8 @@ async def test_results_that_the_index_knows(tmp_path: Path) -> None:
         (b.output / label).unlink()
         (b.output / "moved").rename(b.output / label)
         (b.output / label / "model.txt").write_text("damaged")
-        with known.opened_for(b.directory, b.output, None) as file:
-            file.write(known.line(b.last.fingerprint or "", label))
+        with known_results.opened_for(b.directory, b.output, None) as file:
+            file.write(known_results.line(b.last.fingerprint or "", label))
         _, found, *_ = await survey(b, "SYM", workload=own, reuse_known=True)
         assert isinstance(found, SurveyedWindow)
         assert (found.planned.committed, found.planned.known_in) == (None, "")

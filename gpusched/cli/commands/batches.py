@@ -12,7 +12,7 @@ import msgspec
 
 from gpusched.cli.notes import notes_object
 from gpusched.cli.outcomes import outlives_its_reader
-from gpusched.cli.replacing import agrees_to_replace, replacing_too
+from gpusched.cli.replacing import asking
 from gpusched.cli.verdict import Untrained, exit_code, nothing_to_train
 from gpusched.client.batches import given_terms, refuse_dates_twice, require_name
 from gpusched.client.programs import with_code, with_command
@@ -34,7 +34,7 @@ from gpusched.core.estimates import GUESS_FACTOR
 from gpusched.core.model import BatchSpec, Existing, PlannedWindow
 from gpusched.core.totals import device_object
 from gpusched.directories import temporary_place
-from gpusched.errors import InputError, ReplacementRefused, UsageError
+from gpusched.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -337,13 +337,12 @@ def run_request(request: Ask, *, as_json: bool, in_top: bool = False, advises: b
         from gpusched.client.drawing.terminal import open_console
 
         request.say_notes(open_console(stderr=True))
-    try:
-        return run_here(request.run, as_json=as_json, in_top=in_top, advises=advises)
-    except ReplacementRefused as error:
-        if not agrees_to_replace(error):
-            raise
-        run = msgspec.structs.replace(request.run, existing=replacing_too(request.existing))
+
+    def begin(existing: Existing) -> int:
+        run = msgspec.structs.replace(request.run, existing=existing)
         return run_here(run, as_json=as_json, in_top=in_top, advises=advises)
+
+    return asking(begin, request.existing)
 
 
 def run_here(

@@ -19,7 +19,7 @@ from gpusched.config import Config
 from gpusched.core.events import BatchAccepted, WindowMoved
 from gpusched.core.model import BatchSpec, DeviceChoice
 from gpusched.core.states import Active, Finished, Running, Starting, Succeeded
-from gpusched.devices.slots import build_pool, find_gpus
+from gpusched.devices.slots import PoolRules
 from gpusched.errors import DONE, INTERRUPTED, UsageError
 from gpusched.runs.run import Interrupted, Planned, Run, RunSummary, Surveyed, run_batch
 from gpusched.supervisor.followers import News
@@ -94,7 +94,8 @@ def bench(options: argparse.Namespace) -> int:
     check_data_root(request.spec)
     if options.repeat < 1:
         raise WrongRepeat(repeat=options.repeat)
-    pool = build_pool(request.config, find_gpus(request.config, request.spec.device))
+    rules = PoolRules(request.config, request.spec.device)
+    pool = rules.pool(rules.find())
     most = request.spec.workers or pool.slots(request.spec.device)
     spec = request.spec
     with directories.temporary(directories.temporary_place()) as outputs:

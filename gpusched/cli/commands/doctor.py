@@ -74,9 +74,9 @@ def doctor(options: argparse.Namespace) -> int:
     return BAD_INPUT if hopeless else DONE
 
 
-def all_checks(config: Config, *, trial_s: float = TRIAL_S) -> Iterator[Check]:
+def all_checks(config: Config) -> Iterator[Check]:
     """All checks, in the order in which they are shown."""
-    trials, imported = try_all(DEVICE_TYPES, LIBRARIES, trial_s)
+    trials, imported = try_all(DEVICE_TYPES, LIBRARIES, TRIAL_S)
     yield Check(
         name="gpusched",
         status="ok",
@@ -106,11 +106,12 @@ def _process_checks() -> Iterator[Check]:
 
 def _device_checks(config: Config, trials: Mapping[DeviceType, Trial]) -> Iterator[Check]:
     from gpusched.devices.nvidia import cards as devices
-    from gpusched.devices.slots import build_pool, choose
+    from gpusched.devices.slots import PoolRules
 
     mask = os.environ.get("CUDA_VISIBLE_DEVICES")
     discovered = devices.discover(mask)
-    pool = build_pool(config, choose(config, discovered))
+    rules = PoolRules(config)
+    pool = rules.pool(rules.select(discovered))
     used = {device.id for device in pool.devices if device.kind != "host"}
     for gpu in discovered.devices:
         memory = f", {gpu.memory_total_bytes / 2**30:.0f} GiB" if gpu.memory_total_bytes else ""

@@ -22,7 +22,7 @@ class NodeLine(msgspec.Struct, frozen=True, kw_only=True):
 
     #: empty: the daemon's machine, where there is no cluster
     node: str
-    #: that of its best device, or "out": it is not in the pool
+    #: health of its best device, or "out": it is not in the pool
     health: str
     gpus: int
     slots: int

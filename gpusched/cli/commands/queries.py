@@ -25,6 +25,7 @@ from gpusched.client.host import look_at_host
 from gpusched.client.link import HungUp
 from gpusched.client.views.host import HostView
 from gpusched.client.views.standing import way_on
+from gpusched.core.logs import log_name
 from gpusched.core.reasons import Explanation
 from gpusched.core.samples import Sample
 from gpusched.core.totals import device_object
@@ -106,7 +107,7 @@ def show(options: argparse.Namespace) -> int:
         logs_dir = source.state_dir / "logs" / batch_id
     if options.json:
         attempts = [
-            msgspec.to_builtins(attempt) | {"log": str(logs_dir / f"{label}.{attempt.attempt}.log")}
+            msgspec.to_builtins(attempt) | {"log": str(logs_dir / log_name(label, attempt.attempt))}
             for attempt in detail.attempts
         ]
         window = _window_object(detail.window) | {"plan": detail.plan, "state": detail.state}
@@ -216,48 +217,37 @@ def print_devices(statuses: tuple[DeviceStatus, ...], *, as_json: bool) -> None:
     if as_json:
         print_json({"devices": [_device_object(device) for device in statuses]})
         return
-    rows: list[list[Cell]] = []
-    for device in statuses:
-        reading = device.reading
-        rows.append(
-            [
-                device_cell(device.device.id),
-                device.device.name,
-                device.health,
-                f"{device.busy}/{device.width}" + (f" +{device.ahead}" if device.ahead else ""),
-                _percent(reading.utilisation if reading else None),
-                _mebibytes(reading.memory_used_bytes if reading else None),
-                _mebibytes(reading.memory_free_bytes if reading else None),
-                _mebibytes(device.reserved_bytes) if reading else None,
-                _mebibytes(device.foreign_bytes),
-                _mebibytes(device.device.memory_total_bytes),
-                reading.temperature_c if reading else None,
-                reading.power_w if reading else None,
-                device.reason or (f"for {time.time() - device.since_at:.0f} s" if device.health == "trying" else ""),
-                ", ".join(str(key) for _, key in sorted(device.allocations.items())),
-            ]
-        )
-    columns = [
-        "device",
-        "name",
-        "health",
-        "slots",
-        "use",
-        "used",
-        "free",
-        "reserved",
-        "foreign",
-        "memory",
-        "temp",
-        "watt",
-        "reason",
-        "running",
-    ]
+    columns, rows = [*_DEVICE_COLUMNS], [_device_row(device) for device in statuses]
     if any(device.device.host for device in statuses):  # the UUID of a GPU does not tell its node
         columns.append("node")
-        for row, device in zip(rows, statuses, strict=True):
-            row.append(device.device.host)
+        rows = [[*row, device.device.host] for row, device in zip(rows, statuses, strict=True)]
     print_listing(columns, rows, styles=STYLES)
+
+
+_DEVICE_COLUMNS = (
+    *("device", "name", "health", "slots", "use", "used", "free", "reserved", "foreign", "memory", "temp", "watt"),
+    *("reason", "running"),
+)
+
+
+def _device_row(device: DeviceStatus) -> list[Cell]:
+    reading = device.reading
+    return [
+        device_cell(device.device.id),
+        device.device.name,
+        device.health,
+        f"{device.busy}/{device.width}" + (f" +{device.ahead}" if device.ahead else ""),
+        _percent(reading.utilisation if reading else None),
+        _mebibytes(reading.memory_used_bytes if reading else None),
+        _mebibytes(reading.memory_free_bytes if reading else None),
+        _mebibytes(device.reserved_bytes) if reading else None,
+        _mebibytes(device.foreign_bytes),
+        _mebibytes(device.device.memory_total_bytes),
+        reading.temperature_c if reading else None,
+        reading.power_w if reading else None,
+        device.reason or (f"for {time.time() - device.since_at:.0f} s" if device.health == "trying" else ""),
+        ", ".join(str(key) for _, key in sorted(device.allocations.items())),
+    ]
 
 
 def _device_object(device: DeviceStatus) -> dict[str, Any]:
@@ -317,7 +307,7 @@ class _Seen(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     #: readings of the last minutes
     samples: tuple[Sample, ...] = ()
-    #: the machine now; None: that of a run may have been another
+    #: the machine now; None for a run, which may have been on another machine
     host: HostView | None = None
 
 

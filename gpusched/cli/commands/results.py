@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -66,6 +66,20 @@ class NoParquet(InputError):
     remedy = "`pip install pyarrow`, or use --csv"
 
 
+class _Table(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows that are asked for: windows, or sums of windows by symbol or by values of columns."""
+
+    kind: Literal["windows", "symbols", "values"]
+    rows: list[Row]
+    names: Sequence[str]
+    #: the windows that it is of, each with a row of its own unless they are summed up
+    windows: Sequence[WindowLine]
+    #: the metric that is summed up
+    metric: str
+    #: the arguments of the `results` that prints it, for the remedy of UnknownColumn
+    arguments: str
+
+
 def results(options: argparse.Namespace) -> int:
     """Print the finished windows of a batch and their metrics."""
     if options.parquet is not None and (options.csv or options.json):
@@ -73,46 +87,61 @@ def results(options: argparse.Namespace) -> int:
     with of_batch(options, options.batch) as (source, batch_id):
         finished = list(source.results(batch_id))
         detail = source.batch(batch_id, notes=True)
-    about = worth_object(detail.batch.constants) | notes_object(detail.notes)
     points = detail.spec.points
-    rows = [flat(line, points) for line in finished]
-    names = tuple(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
-    #: the options of the `results` that prints this table, for the remedy of UnknownColumn
-    arguments = options.batch
-    metric = options.metric or _chief_metric(finished, names)
-    summed_up = _summed_up(options)
-    if summed_up == "--by-symbol":
-        rows = by_symbol(rows, _require_column(metric, names, arguments))
-        names, arguments = SYMBOL_COLUMNS, f"{arguments} --by-symbol"
-    elif summed_up == "--by":
-        keys = _keys(options.by, names, points, arguments)
-        rows = by_values(rows, keys, _require_column(metric, names, arguments))
-        names, arguments = (*keys, *VALUE_COLUMNS), f"{arguments} --by {options.by}"
-    elif summed_up == "--best":
-        per = _keys(options.per, names, points, arguments) if options.per else []
-        chosen = best(rows, _require_column(options.best, names, arguments), per, worst=options.reverse)
-        rows, finished = [rows[number] for number in chosen], [finished[number] for number in chosen]
-    order = list(range(len(rows)))
-    if options.sort is not None:
-        order = _sorted(rows, _require_column(options.sort, names, arguments), reverse=options.reverse)
-    elif options.reverse and summed_up != "--best":
-        order.reverse()
-    rows = [rows[number] for number in order]
+    table = _asked_for(options, finished, points)
+    order = _order(table, options)
+    rows = [table.rows[number] for number in order]
+    if options.json:
+        match table.kind:
+            case "windows":
+                entries: dict[str, Any] = {"results": [result_object(table.windows[n], points) for n in order]}
+            case "symbols":
+                entries = {"symbols": rows}
+            case "values":
+                entries = {"metric": table.metric, "values": rows}
+        about = worth_object(detail.batch.constants) | notes_object(detail.notes)
+        print_json({"batch_id": batch_id} | entries | about)
+        return DONE
     if options.parquet is not None:
-        _write_parquet(rows, names, Path(options.parquet))
-    elif not options.json:
-        _print(rows, names, options)
-    elif summed_up == "--by-symbol":
-        print_json({"batch_id": batch_id, "symbols": rows} | about)
-    elif summed_up == "--by":
-        print_json({"batch_id": batch_id, "metric": metric, "values": rows} | about)
+        _write_parquet(rows, table.names, Path(options.parquet))
     else:
-        lines = [result_object(finished[number], points) for number in order]
-        print_json({"batch_id": batch_id, "results": lines} | about)
-    if not options.json:
-        print_notes(detail.notes)
-        print_worth(detail, finished)
+        _print(rows, table.names, options)
+    print_notes(detail.notes)
+    print_worth(detail, table.windows)
     return DONE
+
+
+def _asked_for(options: argparse.Namespace, windows: list[WindowLine], points: Mapping[str, Parameters]) -> _Table:
+    """The table of finished windows, summed up or chosen as the options say. Raises UsageError."""
+    rows, arguments = [flat(line, points) for line in windows], options.batch
+    names = tuple(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
+    metric = options.metric or _chief_metric(windows, names)
+    table = _Table(kind="windows", rows=rows, names=names, windows=windows, metric=metric, arguments=arguments)
+    match _summed_up(options):
+        case "--by-symbol":
+            rows, arguments = by_symbol(rows, _require_column(metric, names, arguments)), f"{arguments} --by-symbol"
+            return msgspec.structs.replace(table, kind="symbols", rows=rows, names=SYMBOL_COLUMNS, arguments=arguments)
+        case "--by":
+            keys = _keys(options.by, names, points, arguments)
+            rows = by_values(rows, keys, _require_column(metric, names, arguments))
+            names, arguments = (*keys, *VALUE_COLUMNS), f"{arguments} --by {options.by}"
+            return msgspec.structs.replace(table, kind="values", rows=rows, names=names, arguments=arguments)
+        case "--best":
+            per = _keys(options.per, names, points, arguments) if options.per else []
+            chosen = best(rows, _require_column(options.best, names, arguments), per, worst=options.reverse)
+            rows, windows = [rows[number] for number in chosen], [windows[number] for number in chosen]
+            return msgspec.structs.replace(table, rows=rows, windows=windows)
+    return table
+
+
+def _order(table: _Table, options: argparse.Namespace) -> list[int]:
+    """The numbers of the rows in the order of `--sort` and `--reverse`. Raises UnknownColumn."""
+    if options.sort is not None:
+        column = _require_column(options.sort, table.names, table.arguments)
+        return _sorted(table.rows, column, reverse=options.reverse)
+    numbers = list(range(len(table.rows)))
+    # With --best, it is the worst that --reverse asks for.
+    return numbers[::-1] if options.reverse and not options.best else numbers
 
 
 def of_one_type(cells: Sequence[Cell]) -> Sequence[Cell]:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from gpusched.cli.commands.batches import Ask, ask, load_config
 from gpusched.cli.objects import status_object
 from gpusched.cli.outcomes import outlives_its_reader
-from gpusched.cli.replacing import agrees_to_replace, replacing_too
+from gpusched.cli.replacing import asking
 from gpusched.cli.sources import reach
 from gpusched.cli.verdict import is_nothing
 from gpusched.client.batches import refuse_the_daemons
 from gpusched.client.connection import Connection
 from gpusched.client.drawing.listing import print_json
 from gpusched.client.views import standing
+from gpusched.core.model import Existing
 from gpusched.core.planning import replacing
 from gpusched.core.statuses import totals
-from gpusched.errors import DONE, ReplacementRefused
+from gpusched.errors import DONE
 from gpusched.protocol import BatchStatus, Submitted
 
 if TYPE_CHECKING:
@@ -65,26 +65,12 @@ def submit(options: argparse.Namespace) -> int:
         submitted = _hand_over(daemon, request, options, on_survey, on_trial)
         if waiting and errors.is_terminal:
             errors.print()
-        if submitted.choice is not None and submitted.choice.reason:
-            errors.print(submitted.choice.reason)
-        if not (options.wait and options.json):
-            _say(submitted, as_json=options.json)
-        batch = submitted.batch
-        if batch.state == "waiting" and not options.wait:
-            errors.print(f"It waits {batch.waits}")
-        elif not options.json and not options.wait and submitted.how != "known":
-            _say_about_the_data(daemon, batch, errors)
-        for note in submitted.notes:
-            errors.print(note)
-        if submitted.changes:
-            errors.print(f"It goes on with {'; '.join(submitted.changes)}")
-        if not options.wait and (why := standing.why_held(batch)) is not None:
-            errors.print(f"Held: {why}; {standing.way_on(batch)}")
+        _tell(daemon, submitted, options, errors)
         if not options.wait:
             return DONE
         from gpusched.cli.waiting import Wait
 
-        return Wait(request.spec, batch.id, as_json=options.json).code(daemon)
+        return Wait(request.spec, submitted.batch.id, as_json=options.json).code(daemon)
 
 
 def _hand_over(
@@ -97,24 +83,42 @@ def _hand_over(
     """Submit a batch, again if somebody agrees to the replacement of results. Raises GpuschedError."""
     from gpusched.cli.commands.stages import stage
 
-    hand_over = partial(
-        daemon.submit,
-        request.spec,
-        source=request.source,
-        name=request.name,
-        output_dir=request.output,
-        terms=request.terms,
-        origins=request.origins,
-        **stage(options),
-        on_survey=on_survey,
-        on_trial=on_trial,
-    )
-    try:
-        return hand_over(existing=request.existing)
-    except ReplacementRefused as error:
-        if not agrees_to_replace(error):
-            raise
-    return hand_over(existing=replacing_too(request.existing))
+    conditions = stage(options)
+
+    def hand_over(existing: Existing) -> Submitted:
+        return daemon.submit(
+            request.spec,
+            source=request.source,
+            name=request.name,
+            output_dir=request.output,
+            terms=request.terms,
+            origins=request.origins,
+            existing=existing,
+            **conditions,
+            on_survey=on_survey,
+            on_trial=on_trial,
+        )
+
+    return asking(hand_over, request.existing)
+
+
+def _tell(daemon: Connection, submitted: Submitted, options: argparse.Namespace, errors: Console) -> None:
+    """Say what became of the batch; what `--wait` shows anyway is left to it."""
+    batch = submitted.batch
+    if submitted.choice is not None and submitted.choice.reason:
+        errors.print(submitted.choice.reason)
+    if not (options.wait and options.json):
+        _say(submitted, as_json=options.json)
+    if batch.state == "waiting" and not options.wait:
+        errors.print(f"It waits {batch.waits}")
+    elif not options.json and not options.wait and submitted.how != "known":
+        _say_about_the_data(daemon, batch, errors)
+    for note in submitted.notes:
+        errors.print(note)
+    if submitted.changes:
+        errors.print(f"It goes on with {'; '.join(submitted.changes)}")
+    if not options.wait and (why := standing.why_held(batch)) is not None:
+        errors.print(f"Held: {why}; {standing.way_on(batch)}")
 
 
 def _say_about_the_data(daemon: Connection, batch: BatchStatus, errors: Console) -> None:

@@ -7,17 +7,21 @@ import datetime as dt
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gpusched.cli.commands.batches import check_data_root, check_libraries, given_path, load_config
 from gpusched.client.programs import with_code
 from gpusched.config import batch_spec
-from gpusched.core.model import DeviceType, WindowResult
+from gpusched.core.model import WindowResult
 from gpusched.core.planning import with_remedy
 from gpusched.core.symbols import symbol_problem
 from gpusched.errors import DONE, GpuschedError, InputError, UsageError
 from gpusched.worker.threads import capped
+
+if TYPE_CHECKING:
+    from gpusched.worker.messages import WindowJob
 
 
 class BadDate(UsageError):
@@ -48,16 +52,12 @@ class NoSuchDevice(InputError):
 
 def train(options: argparse.Namespace) -> int:
     """Train the window, and print its result."""
-    cores = len(os.sched_getaffinity(0))
     # Set before an OpenMP or BLAS runtime is loaded: only the workload uses more threads, as many as its task allows.
     for name, value in capped(1).items():
         os.environ.setdefault(name, value)
     from gpusched.engines.local.warm_up import launcher_environment
-    from gpusched.worker.cuda import CudaError
-    from gpusched.worker.loading import load_module
     from gpusched.worker.messages import WindowJob
-    from gpusched.worker.window import run_window
-    from gpusched.workload import BadData, BadParameters, DeviceMismatch, NoData, Task
+    from gpusched.workload import Task
 
     if why := symbol_problem(options.symbol):
         raise BadTrainSymbol(symbol=options.symbol, why=why)
@@ -70,7 +70,6 @@ def train(options: argparse.Namespace) -> int:
     check_libraries(spec.workload)
     check_data_root(spec)
     os.environ |= launcher_environment(config)
-    device_type: DeviceType = "cpu" if spec.device == "auto" or spec.device == "mixed" else spec.device
     task = Task(
         symbol=options.symbol,
         start=start,
@@ -78,26 +77,36 @@ def train(options: argparse.Namespace) -> int:
         data_root=spec.data_root,
         cache_dir=str(config.cache.dir),
         settings=spec.settings,
-        device_type=device_type,
-        threads=cores,
+        device_type="cpu" if spec.device == "auto" or spec.device == "mixed" else spec.device,
+        threads=len(os.sched_getaffinity(0)),
     )
     sys.path.append(str(Path.cwd()))
-    job = WindowJob(workload=spec.workload, task=task, output_dir=str(output))
+    result = _train_here(WindowJob(workload=spec.workload, task=task, output_dir=str(output)))
+    print(msgspec.json.encode(result).decode() if options.json else _sentences(result))  # noqa: T201
+    return DONE
+
+
+def _train_here(job: WindowJob) -> WindowResult:
+    """Train a window as a slot does. Raises GpuschedError: the device, the data or the code failed."""
+    from gpusched.worker.cuda import CudaError
+    from gpusched.worker.loading import load_module
+    from gpusched.worker.window import run_window
+    from gpusched.workload import BadData, BadParameters, DeviceMismatch, NoData
+
+    task = job.task
     try:
-        preload = getattr(load_module(spec.workload), "preload", None)
+        preload = getattr(load_module(job.workload), "preload", None)
         if preload is not None:
             preload()
-        result = run_window(job, lambda phase, round=0, rounds=0: None)
+        return run_window(job, lambda phase, round=0, rounds=0: None)
     except (CudaError, DeviceMismatch) as error:
-        raise NoSuchDevice(place=task.label, device_type=device_type, why=error) from error
+        raise NoSuchDevice(place=task.label, device_type=task.device_type, why=error) from error
     except (NoData, BadData, BadParameters) as error:
         raise WindowFailed(place=task.label, why=with_remedy(str(error), getattr(error, "remedy", ""))) from error
     except (GpuschedError, PermissionError):
         raise
     except Exception as error:
         raise WindowRaised(place=task.label, why=f"{type(error).__name__}: {error}") from error
-    print(msgspec.json.encode(result).decode() if options.json else _sentences(result))  # noqa: T201
-    return DONE
 
 
 def _date(text: str) -> dt.date:

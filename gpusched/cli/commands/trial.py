@@ -1,6 +1,6 @@
 """`python -m gpusched.cli.commands.trial DEVICE_TYPE`: the doctor's trial, in a separate process.
 
-Prints `Trial`s as JSON, one per line, of which the last one counts. An error of CUDA is printed before LightGBM, which
+Prints `Trial`s as JSON, one per line; the last one counts. An error of CUDA is printed before LightGBM, which
 alone knows whether it was built for CUDA, is tried: LightGBM may meet the same error and crash.
 """
 
@@ -11,7 +11,7 @@ import sys
 import msgspec
 
 from gpusched.core.model import CPU, DeviceType
-from gpusched.teacher.libraries import OPTIONAL, hidden
+from gpusched.teacher.libraries import optional_hidden
 from gpusched.teacher.trial import try_training
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.trial import leave_no_core
@@ -25,7 +25,7 @@ def main(device_type: DeviceType) -> None:
     except CudaError as error:
         _say(Trial(trained=False, why=str(error)))
         leave_no_core()
-    with hidden(OPTIONAL):  # as for windows, and twice as fast
+    with optional_hidden():  # as for windows, and twice as fast
         _say(try_training(device_type))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ from gpusched.cli.cuda_build.workshop import Built, Workshop
 from gpusched.client.drawing.terminal import open_console
 from gpusched.client.drawing.text import duration
 from gpusched.config import Config
-from gpusched.devices.nvidia.cards import cuda_abilities, discover
-from gpusched.devices.slots import choose
+from gpusched.devices.nvidia.cards import cuda_abilities
+from gpusched.devices.slots import PoolRules
 from gpusched.errors import InputError, UsageError
 
 #: minutes of one core that the build takes for one architecture
@@ -47,7 +46,7 @@ def build_cuda(options: argparse.Namespace, config: Config) -> bool:
         workshop = Workshop(config.cache.dir, screen)
         with workshop.alone():
             workshop.put_back()
-            devices = choose(config, discover(os.environ.get("CUDA_VISIBLE_DEVICES"))).devices
+            devices = PoolRules(config).find().devices
             if devices and options.arch is None and workshop.trains_by_cuda():
                 screen.say(
                     "The installed LightGBM trains by CUDA already. (--arch builds it anew, for what that names.)"

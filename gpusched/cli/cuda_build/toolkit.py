@@ -246,7 +246,7 @@ def _own_nccl(site: Path) -> Path | None:
 
 
 def _jobs() -> int:
-    """Files to compile at once: one for each core, as far as memory allows."""
+    """How many files to compile at once: one for each core, or fewer where memory is short."""
     jobs = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError):
         if available := re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE):

@@ -20,7 +20,7 @@ _WORDS = re.compile(r"\S+(?: \S+)*")
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of so many cells; the last one of a row takes the rest."""
+    """A column of `width` cells; the last one of a row takes the rest."""
 
     heading: str
     width: int
@@ -57,7 +57,7 @@ def row(columns: Sequence[Column], cells: Sequence[Cell], draw: Glyphs) -> Line:
 
 
 def around(chosen: int, count: int, room: int) -> tuple[int, int]:
-    """Which rows to show of so many, the chosen one among them: the first, and their number."""
+    """Which of `count` rows to show, the chosen one among them: the first, and their number."""
     shown = max(0, min(count, room))
     return max(0, min(chosen - shown // 2, count - shown)), shown
 
@@ -133,7 +133,7 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _lay(border: list[str], at: int, words: str) -> None:
-    """Put words on a border, as far as it reaches."""
+    """Put words on a border; what would stand beyond its ends is left out."""
     for character in words:
         cells = cell_len(character)
         if at >= 0 and at + cells <= len(border):

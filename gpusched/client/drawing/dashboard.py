@@ -48,7 +48,7 @@ def title(daemon: Connection) -> str:
 
 
 class Spot(NamedTuple):
-    """The row of a panel that stands in so many cells of a line of the screen."""
+    """The row of a panel that stands in some cells of a line of the screen."""
 
     y: int
     x: int
@@ -180,7 +180,7 @@ class _Drawing:
         return told(reason_told, self._width, self._draw)
 
     def _header(self) -> Line:
-        """Who is shown, and at its right end the host and the time, as far as there is room."""
+        """What is shown, and at the right end the host and the time where there is room for them."""
         frame, draw = self._frame, self._draw
         only = f"only {frame.lens.words!r} {draw.dot} " if frame.lens.words else ""
         name = draw.clean(only + frame.title)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich.cells import cell_len
 
 from gpusched.client.drawing.listing import iso
-from gpusched.client.drawing.logs import WROTE_NOTHING, log_of
+from gpusched.client.drawing.logs import WROTE_NOTHING, written_log
 from gpusched.client.drawing.plain import clean
 from gpusched.client.drawing.text import Glyphs, duration, key_metrics
-from gpusched.core.model import Slot, WindowResult
+from gpusched.core.model import Reading, Slot, WindowResult
 from gpusched.core.statuses import result_of
 from gpusched.core.totals import flat
 from gpusched.core.wording import counted
-from gpusched.protocol import DeviceStatus, WindowDetail
+from gpusched.protocol import AttemptLine, DeviceStatus, WindowDetail
 
 #: features that are shown, and the cells of the longest bar
 SHOWN_FEATURES, BAR = 8, 24
@@ -44,30 +44,14 @@ def window_details(detail: WindowDetail, logs_dir: Path, when: Callable[[float],
     if (result := result_of(detail.state)) is not None:
         yield from _result(result)
     for attempt in detail.attempts:
-        end = attempt.ended_at
-        took = f", {duration(end - attempt.placed_at)}" if end is not None else ""
-        ending = f", {attempt.ending}" if attempt.ending else ""
-        yield f"Attempt  {attempt.attempt} {clean(_place(attempt.slot))}{took}{ending}"
-        if attempt.usage is not None and attempt.usage.peak_memory_bytes:
-            usage = attempt.usage
-            gpu = ""
-            if usage.device_memory_bytes is not None:
-                gpu += f", {usage.device_memory_bytes / 2**20:.0f} MiB of the GPU's"
-            if usage.device_seconds is not None:
-                gpu += f", {usage.device_seconds:.2f} s of GPU"
-            yield f"         {usage.cpu_seconds:.2f} s of CPU, {usage.peak_memory_bytes / 2**20:.0f} MiB at most{gpu}"
-        if attempt.message:
-            yield f"         {clean(attempt.message)}"
-        log = log_of(logs_dir, window.key.label, attempt.attempt, attempt.slot.node)
-        yield f"         log: {clean(str(log))}" if log is not None else f"         it {WROTE_NOTHING}"
-        for line in (attempt.traceback or "").splitlines():
-            yield f"         | {clean(line)}"
+        yield from _attempt(attempt, written_log(logs_dir, window.key.label, attempt.attempt, attempt.slot.node))
     for step in detail.story:
         yield f"{when(step.at):>10}  {step.old} → {step.new}  {clean(step.reason)}"
 
 
-def importance_details(shares: Sequence[tuple[str, float]], draw: Glyphs) -> Iterator[str]:
+def importance_details(importances: Mapping[str, float], draw: Glyphs) -> Iterator[str]:
     """The features that a model gained most by, with their shares of the gain as bars: as long as the largest."""
+    shares = [(name, share) for name, share in importances.items() if share]
     shown = shares[:SHOWN_FEATURES]
     cells = max((cell_len(draw.clean(name)) for name, _ in shown), default=0)
     for number, (name, share) in enumerate(shown):
@@ -93,6 +77,22 @@ def _result(result: WindowResult) -> Iterator[str]:
         if numbers := ", ".join(f"{clean(metric)} {number}" for metric, number in key_metrics(deep, len(deep))):
             yield f"Metrics  {clean(name)}{': ' if name else ''}{numbers}"
     yield f"Output   {clean(result.artifacts_path)}"
+
+
+def _attempt(attempt: AttemptLine, log: Path | None) -> Iterator[str]:
+    end, usage = attempt.ended_at, attempt.usage
+    took = f", {duration(end - attempt.placed_at)}" if end is not None else ""
+    ending = f", {attempt.ending}" if attempt.ending else ""
+    yield f"Attempt  {attempt.attempt} {clean(_place(attempt.slot))}{took}{ending}"
+    if usage is not None and usage.peak_memory_bytes:
+        memory = f", {_mib(usage.device_memory_bytes)} of the GPU's" if usage.device_memory_bytes is not None else ""
+        busy = f", {usage.device_seconds:.2f} s of GPU" if usage.device_seconds is not None else ""
+        yield f"         {usage.cpu_seconds:.2f} s of CPU, {_mib(usage.peak_memory_bytes)} at most{memory}{busy}"
+    if attempt.message:
+        yield f"         {clean(attempt.message)}"
+    yield f"         log: {clean(str(log))}" if log is not None else f"         it {WROTE_NOTHING}"
+    for line in (attempt.traceback or "").splitlines():
+        yield f"         | {clean(line)}"
 
 
 def _place(slot: Slot) -> str:
@@ -126,19 +126,23 @@ def device_details(status: DeviceStatus, now: float) -> Iterator[str]:
             f" windows, {_mib(status.foreign_bytes)} of other processes"
         )
     if reading is not None:
-        use = f"{100 * reading.utilisation:.0f} %" if reading.utilisation is not None else "not reported"
-        hot = f", {reading.temperature_c:.0f} C" if reading.temperature_c is not None else ""
-        limit = f" of {reading.power_limit_w:.0f}" if reading.power_limit_w is not None else ""
-        watt = f", {reading.power_w:.0f}{limit} W" if reading.power_w is not None else ""
-        fan = f", fan {100 * reading.fan:.0f} %" if reading.fan is not None else ""
-        yield f"Reading  {use}{hot}{watt}{fan}, {duration(now - reading.at)} ago"
-        for process in reading.foreign:
-            who = clean(process.user) or "somebody"
-            yield f"Foreign  {process.pid} of {who}, {_mib(process.memory_bytes)}: {clean(process.command) or 'gone'}"
+        yield from _reading(reading, now)
     for index, key in sorted(status.allocations.items()):
         yield f"Slot     {index}: {clean(str(key))}"
     for index in free:
         yield f"Slot     {index}: free"
+
+
+def _reading(reading: Reading, now: float) -> Iterator[str]:
+    use = f"{100 * reading.utilisation:.0f} %" if reading.utilisation is not None else "not reported"
+    hot = f", {reading.temperature_c:.0f} C" if reading.temperature_c is not None else ""
+    limit = f" of {reading.power_limit_w:.0f}" if reading.power_limit_w is not None else ""
+    watt = f", {reading.power_w:.0f}{limit} W" if reading.power_w is not None else ""
+    fan = f", fan {100 * reading.fan:.0f} %" if reading.fan is not None else ""
+    yield f"Reading  {use}{hot}{watt}{fan}, {duration(now - reading.at)} ago"
+    for process in reading.foreign:
+        who = clean(process.user) or "somebody"
+        yield f"Foreign  {process.pid} of {who}, {_mib(process.memory_bytes)}: {clean(process.command) or 'gone'}"
 
 
 def _mib(count: int | None) -> str:

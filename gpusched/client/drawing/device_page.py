@@ -103,7 +103,7 @@ class _Drawing:
         return [shown for shown in graphs if any(shown.share(sample) is not None for sample in samples)]
 
     def _history(self, graphs: Sequence[_Shown], high: int, slots: int) -> list[Line]:
-        """The graphs in a box, each with its least, mean and greatest value behind it, and so many slots below them."""
+        """The graphs in a box, each with its least, mean and greatest value behind it, and `slots` slots below them."""
         draw, samples = self._draw, self._frame.samples
         numbers = 3 * (_NUMBER + 1) + 2
         cells = max(1, self._inner - SIGN - NAME - 1 - numbers)
@@ -128,7 +128,7 @@ class _Drawing:
         return box.drawn(draw)
 
     def _slots(self, count: int, cells: int, each: int, behind: int) -> list[Line]:
-        """When the first slots were at work; the others are counted, so many cells from the left."""
+        """When the first `count` slots were at work; the rest are counted, `behind` cells from the left."""
         frame = self._frame
         latest = frame.samples[-1].at if frame.samples else frame.now
         lines = []

@@ -115,7 +115,7 @@ def _graph_lines(
 
 
 def minutes(width: int) -> str:
-    """The time below graphs of so many cells: `2m` stands two minutes before the right end."""
+    """The time below graphs of `width` cells: `2m` stands two minutes before the right end."""
     cells = width - SIGN - NAME
     marks = [" "] * width
     a_minute = int(60 / RECENT_S / 2)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
-from gpusched.client.drawing.logs import WROTE_NOTHING, log_of
+from gpusched.client.drawing.logs import WROTE_NOTHING, written_log
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.text import Glyphs, glyphs
 from gpusched.client.views.failures import FailureGroup
@@ -36,7 +36,7 @@ def failure_groups(
     for group in groups[:MOST_GROUPS]:
         yield from _hanging(_reason(group, widest, draw), 2, console, options)
         window = group.example
-        log = log_of(logs_dir, window.label, window.attempts, window.node) if window.attempts else None
+        log = written_log(logs_dir, window.label, window.attempts, window.node) if window.attempts else None
         if len(group.windows) > 1 or log is None:  # one with a log is named by that
             yield from _hanging(Text(draw.clean(first_few(group.labels, MOST_LABELS))), _INDENT, console, options)
         if window.source_line:

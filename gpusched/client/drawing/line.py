@@ -41,9 +41,9 @@ class Line:
         self.cells += other.cells
         return self
 
-    def pad(self, cells: int, style: str = "") -> Line:
-        """Fill it with blanks up to so many cells."""
-        return self.append(" " * (cells - self.cells), style)
+    def pad(self, cells: int) -> Line:
+        """Fill the line with blanks up to `cells`."""
+        return self.append(" " * (cells - self.cells))
 
     def fit(self, cells: int, draw: Glyphs) -> Line:
         """Cut it at its end, with a sign, if it is longer."""

@@ -16,9 +16,9 @@ import msgspec
 GAP = 2
 #: cells that the first column has where it needs them and the line has them
 LONG_CELLS = 40
-#: columns of text give way to the others down to so many cells; with fewer they say nothing
+#: cells down to which columns of text give way to the others; with fewer they say nothing
 FEWEST_CELLS = 12
-#: a text that a listing is printed for gives way down to so many, after columns beside it were left out
+#: cells down to which a text that a listing is printed for gives way, after columns beside it were left out
 CHIEF_CELLS = 24
 
 #: names of mappings in which a workload or a sweep has named things, or by which `results --by` has values: a metric

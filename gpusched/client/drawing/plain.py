@@ -64,7 +64,10 @@ def _is_utf(stream: TextIO) -> bool:
 
 
 def _knows_only_ascii() -> bool:
-    """Whether the locale says that of the terminal. Python takes UTF-8 for the locale C, and says so in LC_CTYPE."""
+    """Whether the locale says that the terminal has only ASCII.
+
+    For the locale C, Python takes UTF-8 and writes C.UTF-8 into LC_CTYPE, so that this value says nothing.
+    """
     ctype = os.environ.get("LC_CTYPE", "")
     locale = os.environ.get("LC_ALL") or (ctype if ctype != "C.UTF-8" else "") or os.environ.get("LANG")
     return locale in ("C", "POSIX")

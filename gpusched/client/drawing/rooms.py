@@ -34,7 +34,7 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
     #: further lines, for graphs: some, and at most
     some: int = 0
     most: int = 0
-    #: further lines come in lots of so many: one for each device
+    #: further lines come in lots of this size: one line for each device
     lot: int = 1
 
 
@@ -82,7 +82,7 @@ def _heights(wants: Mapping[Panel, Want], focused: Panel | None, steps: Sequence
     heights: dict[Panel, int] = {}
 
     def grow(panel: Panel, lines: int) -> None:
-        """Up to so many lines inside; a panel that is not there yet needs its border, too."""
+        """Let a panel have up to `lines` lines inside; one that is not there yet needs its border, too."""
         nonlocal room
         want = wants.get(panel)
         if want is None or want.lines == 0:

@@ -125,7 +125,7 @@ class _Layout:
     # -- slots ---------------------------------------------------------------------------------------------------------
 
     def _slots(self, rows: int) -> list[Text]:
-        """At most so many rows, the heading included."""
+        """The table of slots in at most `rows` rows, the heading included."""
         view = self._view
         indexes = range(view.slots)
         running = dict(view.running)

@@ -22,7 +22,7 @@ from gpusched.core.statuses import OUTCOMES, words
 from gpusched.core.wording import counted, first_few
 from gpusched.core.worth import constants_note
 
-#: the summary shows so many skip reasons, and counts the rest
+#: reasons of skipped windows that the summary shows; it counts the rest
 SHOWN_REASONS = 10
 #: lines about the data of symbols
 SHOWN_NOTES = 20
@@ -31,7 +31,7 @@ MESSAGE_CHARS = 600
 
 
 def notes_lines(notes: DataNotes) -> list[str]:
-    """A line for each symbol that there is something to know about; those of which the same is known share one."""
+    """A line for each symbol with notes on its data; symbols with the same notes share one."""
     alike: dict[str, list[str]] = {}
     for symbol, symbol_notes in notes.items():
         alike.setdefault(clean("; ".join(note.text for note in symbol_notes)), []).append(clean(symbol))

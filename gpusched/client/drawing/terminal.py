@@ -94,7 +94,7 @@ class RunScreen:
         #: windows that were finished when a plain line last told of them
         self._logged = 0
         self._waiting = ""
-        #: devices of which it was told that they were closed
+        #: devices that a line said were closed
         self._closed: set[str] = set()
         #: whether somebody was told that code or data change under the batch
         self._told_of_changes = False
@@ -191,7 +191,7 @@ class RunScreen:
             self._tell_so_far()
 
     def planning(self, done: int, total: int) -> None:
-        """The data of so many symbols has been looked at."""
+        """The data of `done` of `total` symbols has been looked at."""
         noun = "symbol" if total == 1 else "symbols"
         self._waiting = f"Looking at the data: {done}/{total} {noun}"
         if not self._animated and done == total:

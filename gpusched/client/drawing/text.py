@@ -39,7 +39,7 @@ class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
         return clean(text, ascii_only=self.ascii_only)
 
     def crop(self, text: str, cells: int) -> str:
-        """The text padded to exactly so many cells, or cropped at its end."""
+        """The text in exactly `cells` cells: padded, or cropped at its end."""
         if text.isascii() and len(text) <= cells:  # most text is
             return text.ljust(cells)
         if cell_len(text) <= cells:
@@ -47,7 +47,7 @@ class Glyphs(msgspec.Struct, frozen=True, kw_only=True):
         return set_cell_size(set_cell_size(text, max(0, cells - len(self.ellipsis))).rstrip() + self.ellipsis, cells)
 
     def crop_middle(self, text: str, cells: int) -> str:
-        """The text padded to exactly so many cells, or cropped in its middle: a label's ends tell it from others."""
+        """The text in exactly `cells` cells: padded, or cropped in its middle, since a label's ends are telling."""
         room = cells - len(self.ellipsis)
         if text.isascii() and (len(text) <= cells or room >= 2):
             half = room // 2

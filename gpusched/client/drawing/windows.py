@@ -178,7 +178,7 @@ class _Drawing:
         return self._draw.clean(f" {self._draw.dot} ".join(parts))
 
     def _reason(self) -> str:
-        """Of the chosen row, in full."""
+        """The reason of the chosen row, in full."""
         frame = self._frame
         if frame.message or frame.tab == "symbols":
             return ""

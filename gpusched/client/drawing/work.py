@@ -21,7 +21,7 @@ WIDE = 98
 WIDE_BAR, NARROW_BAR = 20, 8
 #: cells of an ETA with its error and without, and those that outcomes get before an ETA gets its error
 ETA, ETA_ALONE, OUTCOMES = 13, 6, 20
-#: cells of a window's label at most, and of that of a symbol of five letters at its second attempt
+#: cells of a window's label: at most, and where its symbol has five letters and it is at its second attempt
 MOST_LABEL, COMMON_LABEL = 44, 32
 #: cells of the label of an example, of an owner, and at least of a batch's name beside its windows
 EXAMPLE, OWNER, LEAST_NAME = 24, 10, 5

@@ -23,8 +23,8 @@ class Canvas(Widget):
     def __init__(
         self,
         terminal: Console,
-        clicked: Callable[[int, int, bool], None] = lambda x, y, twice: None,
-        scrolled: Callable[[int], None] = lambda rows: None,
+        clicked: Callable[[int, int, bool], None],
+        scrolled: Callable[[int], None],
     ) -> None:
         """`clicked` is given the cell and whether it was clicked twice, `scrolled` a row down (1) or up (-1)."""
         super().__init__()

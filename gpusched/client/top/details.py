@@ -174,10 +174,10 @@ class WindowPage(Page):
         self.top.say("")
 
 
-def _importances(detail: WindowDetail) -> list[tuple[str, float]]:
+def _importances(detail: WindowDetail) -> dict[str, float]:
     """Those of the window's model, which this user may not be able to read. In a thread: a file system may be slow."""
     result = result_of(detail.state)
-    return [] if result is None else look_at_importances(Path(result.artifacts_path))
+    return {} if result is None else look_at_importances(Path(result.artifacts_path))
 
 
 class DevicePage(Page):

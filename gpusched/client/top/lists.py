@@ -161,7 +161,7 @@ class WindowsPage(Page):
         self.run_worker(self._load, thread=True, exclusive=True)
 
     def _load(self) -> None:
-        """The windows first; then their metrics, unless they are so many that those take long."""
+        """Load the windows first, then their metrics, unless those take long because there are many windows."""
         batch_id = self._windows.batch_id
         try:
             with connect(self.top.socket) as link:

@@ -81,7 +81,7 @@ class Page(Screen[None]):
         raise NotImplementedError
 
     def statuses(self) -> set[str]:
-        """States and outcomes of the windows that keys act upon, by name, as far as they are known."""
+        """Names of the states and outcomes of the windows that keys act upon; empty where they are not known."""
         return set()
 
     # -- keys ----------------------------------------------------------------------------------------------------------

@@ -18,8 +18,6 @@ from gpusched.core.events import (
     BatchHeld,
     BatchReleased,
     BatchReopened,
-    DeviceChanged,
-    DeviceTuned,
     ProgressReported,
     Update,
     WindowMoved,
@@ -28,6 +26,7 @@ from gpusched.core.model import Slot
 from gpusched.core.planning import with_remedy
 from gpusched.core.states import Active, Failed, Failure, Finished, Held, Outcome, Queued, Running, Skipped
 from gpusched.core.statuses import FAILURES, OUTCOMES, name_of, tally, totals
+from gpusched.core.updates import batch_of
 from gpusched.core.worth import is_constant
 from gpusched.protocol import Snapshot, WindowLine
 
@@ -40,7 +39,8 @@ KEPT_RECENT = 32
 class BatchView:
     """One batch. Updates of other batches are passed over."""
 
-    def __init__(self, *, slots: int | None = None) -> None:
+    def __init__(self) -> None:
+        #: empty until the first update, whose batch this is
         self.batch_id = ""
         self.output_dir = ""
         #: uid of its owner; None: root or the daemon's own user
@@ -73,38 +73,33 @@ class BatchView:
         #: windows that have failed for their data, launched or not
         self.refused = 0
         self._failures: dict[str, FinishedWindow] = {}
-        self._slots = slots or 0
         self._slot_of: dict[str, int] = {}
         self._pace = Pace()
 
     def apply(self, update: Update, monotonic: float) -> None:
         """Take in an update that arrived at the instant `monotonic`."""
+        batch_id = batch_of(update)
+        if not self.batch_id and batch_id is not None:
+            self.batch_id = batch_id
+        if batch_id != self.batch_id:
+            return
         match update:
-            case ProgressReported(key=key):
-                if self._concerns(key.batch_id):
-                    self._progressed(update)
-            case WindowMoved(key=key):
-                if self._concerns(key.batch_id):
-                    self._moved(update, monotonic)
-            case BatchAccepted(batch=batch):
-                if self._concerns(batch.id):
-                    self._accepted(update)
-            case BatchHeld(batch_id=batch_id, reason=reason):
-                if self._concerns(batch_id):
-                    self.held_reason = reason
-            case BatchReleased(batch_id=batch_id):
-                if self._concerns(batch_id):
-                    self.held_reason = None
-                    self._pace.pause()
-            case BatchReopened(batch_id=batch_id):
-                if self._concerns(batch_id):
-                    self.finished = False
-                    self._pace.pause()
-            case BatchFinished(batch_id=batch_id):
-                if self._concerns(batch_id):
-                    self.finished = True
-            case DeviceChanged() | DeviceTuned():
-                pass
+            case ProgressReported():
+                self._progressed(update)
+            case WindowMoved():
+                self._moved(update, monotonic)
+            case BatchAccepted():
+                self._accepted(update)
+            case BatchHeld(reason=reason):
+                self.held_reason = reason
+            case BatchReleased():
+                self.held_reason = None
+                self._pace.pause()
+            case BatchReopened():
+                self.finished = False
+                self._pace.pause()
+            case BatchFinished():
+                self.finished = True
 
     def load(self, snapshot: Snapshot, batch_id: str, monotonic: float) -> None:
         """Start anew from a snapshot, at the instant `monotonic`. Windows that ended long before are only counted."""
@@ -159,7 +154,7 @@ class BatchView:
         return list(self._failures.values())
 
     def reason_of(self, label: str) -> str | None:
-        """Why a window that ran was not trained, as far as that is kept."""
+        """Why a window that ran was not trained; None if it was, or the reason is not kept."""
         failure = self._failures.get(label)
         return failure.reason if failure is not None else self._skipped.get(label)
 
@@ -176,7 +171,7 @@ class BatchView:
         return reasons
 
     def every_refusal(self) -> Reasons:
-        """Why windows have failed for their data, launched or not; of those that were, as far as it is kept."""
+        """Why windows have failed for their data, launched or not; of the launched ones only the first count."""
         reasons = self.refusals()
         for window in self.failures:
             if window.kind == "bad_data":
@@ -189,8 +184,8 @@ class BatchView:
 
     @property
     def slots(self) -> int:
-        """Slots that are known of."""
-        return max(self._slots, max(self.devices, default=-1) + 1)
+        """The number of slots that are known of."""
+        return max(self.devices, default=-1) + 1
 
     @property
     def expected_s(self) -> float | None:
@@ -230,11 +225,6 @@ class BatchView:
         return None if eta is None or error is None else eta * error
 
     # -- updates -----------------------------------------------------------------------------------------------------
-
-    def _concerns(self, batch_id: str) -> bool:
-        if not self.batch_id:
-            self.batch_id = batch_id
-        return batch_id == self.batch_id
 
     def _accepted(self, update: BatchAccepted) -> None:
         """The same id again means that a finished batch was replaced, so nothing of it counts any more."""

@@ -22,7 +22,7 @@ class LogView:
     """The last `KEPT_LINES` lines. `look` comes before everything that moves: it says how large the screen is."""
 
     def __init__(self, chop: Callable[[str, int], list[str]]) -> None:
-        """`chop` cuts a text into parts of at most so many cells."""
+        """`chop` cuts a text into parts of at most the given number of cells."""
         self._chop = chop
         #: the end stays on the screen while the log grows
         self.following = True
@@ -60,7 +60,7 @@ class LogView:
         return self._room
 
     def move(self, step: int) -> None:
-        """Go so many rows down, or up; at its end, it is followed."""
+        """Go `step` rows down, or up if it is negative; at its end, the log is followed."""
         last = max(0, len(self._rows) - self._room)
         self._first = max(0, min(last, self._first + step))
         self.following = self._first == last

@@ -7,7 +7,7 @@ import statistics
 from collections import deque
 from collections.abc import Iterable
 
-#: the rate is that of the last so many seconds, but of at least and at most so many windows
+#: the rate is taken over the last `RATE_S` seconds, but over at least and at most these numbers of windows
 RATE_S = 30.0
 RATE_WINDOWS = (64, 4096)
 #: trained windows whose seconds give the expectation for the next one: at most, at least
@@ -30,7 +30,7 @@ class Pace:
             self._counted_from = monotonic
 
     def trained(self, seconds: float) -> None:
-        """A window succeeded after so many seconds on its slot."""
+        """A window succeeded after `seconds` on its slot."""
         self._seconds.append(seconds)
 
     def ended(self, monotonic: float) -> None:

@@ -22,7 +22,7 @@ Order = Literal["slot", "time", "batch"]
 #: the orders of running windows, each after the other
 ORDERS: tuple[Order, ...] = get_args(Order)
 Ranking = Literal["latest", "best", "worst"]
-#: those of finished windows: by time, or by the metric that is shown
+#: the orders of finished windows: by time, or by the metric that is shown
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
 Choice = TypeVar("Choice", bound=str)

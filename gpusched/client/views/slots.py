@@ -1,4 +1,4 @@
-"""When slots were at work in the last minutes, as far as their windows' ends were told, in bounded room. Pure."""
+"""When slots were at work in the last minutes, drawn from the ends of their windows, in bounded room. Pure."""
 
 from __future__ import annotations
 

@@ -80,5 +80,5 @@ def way_on(batch: BatchStatus) -> str:
 
 
 def lets_go_on(batch_id: str) -> str:
-    """How a batch goes on of which windows are held: a sentence with the command."""
+    """How a batch whose windows are held goes on: a sentence with the command."""
     return f"`gpusched release {batch_id}` lets it go on"

@@ -66,7 +66,7 @@ def _failure(outcome: Outcome) -> Failure | None:
 
 
 def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedWindow:
-    """A window that has left its slot for good after so many seconds there, None where its placement was not seen.
+    """A window that has left its slot for good, after `seconds` there: None where its placement was not seen.
 
     One whose result is missed at the end has left it long before.
     """
@@ -90,7 +90,7 @@ def ended_window(update: WindowMoved, seconds: float | None = None) -> FinishedW
 
 
 def _seconds(update: WindowMoved, outcome: Outcome) -> float:
-    """Wall time on the slot, as far as its end tells."""
+    """Wall time on the slot; 0 if the window's end does not tell it."""
     match update.old, outcome:
         case _, TimedOut(seconds=seconds):
             return seconds

@@ -38,7 +38,7 @@ def seconds(line: WindowLine, wall: float) -> float | None:
 
 
 class SymbolLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The windows of a symbol, and the metric of those that have it: None where none has."""
+    """The windows of a symbol, and their metric: None where no window has one."""
 
     symbol: str
     windows: int
@@ -66,7 +66,7 @@ class WindowList:
         self._names: dict[str, None] = {}
         #: the metric that is shown; empty: the first one that there is
         self.metric = ""
-        #: labels of those that keys act upon together
+        #: labels of the windows that keys act upon together
         self.marked: set[str] = set()
         #: the last groups, and when they were made
         self._failures: tuple[float, list[FailureGroup]] | None = None
@@ -144,7 +144,7 @@ class WindowList:
         return self.metric or next(iter(self._names), "")
 
     def metrics(self, most: int) -> list[str]:
-        """The names of so many metrics that windows have, the one that is shown first."""
+        """The names of at most `most` metrics that windows have; the first one is the metric that is shown."""
         shown = self.shown_metric
         return [shown, *(name for name in self._names if name != shown)][:most] if shown else []
 
@@ -234,7 +234,7 @@ class WindowList:
             self._chosen = self._shown[self._number]
 
     def lines(self, first: int, count: int) -> list[WindowLine]:
-        """So many of those that are shown."""
+        """`count` of the lines that are shown, from the one at `first` on."""
         return [self._lines[label] for label in self._shown[first : first + count]]
 
     def __len__(self) -> int:

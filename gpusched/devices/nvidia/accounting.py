@@ -28,7 +28,7 @@ _Question = tuple[str, int, asyncio.Future[Accounted]]
 
 
 class Accountant:
-    """Answers questions about processes on those of the devices watched that are in accounting mode, until `close`."""
+    """Answers questions about processes on watched devices that are in accounting mode, until `close`."""
 
     def __init__(
         self, devices: Iterable[Device], *, patience_s: float = PATIENCE_S, sees_own_pids: bool | None = None

@@ -8,9 +8,9 @@ from pathlib import Path
 from gpusched.core.model import ForeignProcess
 from gpusched.users import user_name
 
-#: processes of a device that are told, the largest
+#: most strangers of a device that are shown
 MOST_FOREIGN = 8
-#: characters of a command line that are told
+#: most characters of a command line that are shown
 COMMAND_CHARS = 120
 
 

@@ -61,14 +61,21 @@ READ_AFTER_S = 0.1
 class LocalEngine:
     """See the module. Use as an async context manager: leaving it ends all of its processes.
 
-    Logs are kept below `<state_dir>/logs`, those of the launcher and of trials in `state_dir`. `discovery`: the GPUs
-    that the operator's mask allows. `mark`: the store's, by which the next supervisor finds what this one leaves.
-    `standing`: it works for a daemon, so GPUs may appear later, launchers without windows exit, and a user's own
-    workload is found on PYTHONPATH only, not in the current directory. Entering it raises NoProc where that is so.
+    Logs are kept below `logs_dir`, by default `<state_dir>/logs`, those of the launcher and of trials in `state_dir`.
+    `discovery`: the GPUs that the operator's mask allows. `mark`: the store's, by which the next supervisor finds what
+    this one leaves. `standing`: it works for a daemon, so GPUs may appear later, launchers without windows exit, and a
+    user's own workload is found on PYTHONPATH only, not in the current directory. Entering it raises NoProc.
     """
 
     def __init__(
-        self, config: Config, state_dir: Path, discovery: Discovery, *, mark: str | None = None, standing: bool = False
+        self,
+        config: Config,
+        state_dir: Path,
+        discovery: Discovery,
+        *,
+        logs_dir: Path | None = None,
+        mark: str | None = None,
+        standing: bool = False,
     ) -> None:
         self.condition = Condition()
         self.machines: tuple[Found, ...] = (Found(this_machine(), discovery),)
@@ -90,7 +97,7 @@ class LocalEngine:
         self._warm_up = WarmUp(
             self.launcher, self.environment, workload=config.run.workload, log_path=state_dir / "warm_up.log"
         )
-        self.logs_dir = state_dir / "logs"
+        self.logs_dir = logs_dir or state_dir / "logs"
         self._mark = mark
         #: processes that an earlier supervisor has left and that do not die
         self._undying: list[int] = []
@@ -324,7 +331,7 @@ class LocalWindow:
         )
 
     def _killer(self, end: ProcessEnd) -> Killer:
-        """The sender of the SIGKILL of which the process died."""
+        """The sender of the SIGKILL that has ended the process."""
         if end.killed:
             return "gpusched"
         by_kernel = self._engine.memory.take_kill()
@@ -332,7 +339,7 @@ class LocalWindow:
 
 
 def _kept_ready(config: Config) -> tuple[str, tuple[str, ...]]:
-    """The workload of which `daemon.warm` keeps a launcher, and the modules that are imported beside it."""
+    """The workload whose launcher `daemon.warm` keeps, and the modules that are imported beside it."""
     return config.run.workload, imports(config.run.workload, workload_settings(config))
 
 

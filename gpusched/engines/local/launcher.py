@@ -94,7 +94,7 @@ class Launcher:
     `log_path`: file for the launcher processes' own output; None: discarded.
     `search_path`: directory appended to their `sys.path`, for a user's own workload module.
     `idle_timeout_s`: seconds after which a launcher process without windows exits; None: never.
-    `kept`: a workload, and the modules imported beside it, of which one launcher process stays though it is idle.
+    `kept`: a workload, and the modules imported beside it: one launcher process for these stays although it is idle.
     `mark`: an environment variable's value by which descendants are found after their launcher has died; see
     `leftovers`.
     `windows_each`: windows that a launcher process has when another one is started.

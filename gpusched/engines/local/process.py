@@ -30,7 +30,7 @@ _message_decoder = msgspec.json.Decoder(PipeMessage)
 
 
 class Process:
-    """A forked process, of which `attendant` hears."""
+    """A forked process; `attendant` hears of it."""
 
     def __init__(
         self,

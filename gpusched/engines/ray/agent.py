@@ -32,41 +32,6 @@ from gpusched.engines.engine import Found, Noticed
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.engines.ray import connection, frames
 from gpusched.engines.ray.connection import Gathering
-from gpusched.engines.ray.frames import (
-    BEAT_S,
-    LEASE_S,
-    Abandon,
-    AnswersAgain,
-    Beats,
-    Begin,
-    Done,
-    Fetch,
-    Fetched,
-    Interrupt,
-    Joined,
-    Judge,
-    Judged,
-    Kept,
-    Launch,
-    Left,
-    LogRead,
-    Lost,
-    MemoryRead,
-    Order,
-    Preload,
-    Read,
-    ReadLog,
-    RemoveLogs,
-    Report,
-    Said,
-    Signal,
-    Stage,
-    Staged,
-    Troubled,
-    Unfit,
-    Watch,
-    Withdraw,
-)
 from gpusched.engines.ray.makes import make_here
 from gpusched.engines.ray.scratch import Scratch, scratch_for
 from gpusched.engines.ray.windows import Windows, refusal
@@ -79,27 +44,30 @@ LINGER_S = 0.25
 class Agent:
     """Carries out orders on this machine, which is the node `begin.host`."""
 
-    def __init__(self, begin: Begin, scratch: Scratch | None, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, begin: frames.Begin, scratch: Scratch | None, writer: asyncio.StreamWriter) -> None:
         """`scratch`: of a node that shares no files with the supervisor."""
         self._begin = begin
         self._scratch = scratch
         self._writer = writer
-        self._outgoing: list[Report] = []
+        self._outgoing: list[frames.Report] = []
         self._flushing = Gathering(self._flush, LINGER_S)
         self._over = asyncio.Event()
         #: logs are read and removed in the order of the requests
         self._logs = anyio.Lock()
         self._heard_at = time.monotonic()
-        discovery = look()
         config = Config(
             run=Run(workload=begin.workload),
             cache=Cache(dir=scratch.cache if scratch else Path(begin.cache_dir)),
             devices=Devices(allow_cpu_opencl=begin.allow_cpu_opencl),
         )
-        state_dir = scratch.state if scratch else Path(begin.state_dir)
-        self.engine = LocalEngine(config, state_dir, discovery, standing=begin.standing)
-        self.engine.logs_dir = scratch.logs if scratch else Path(begin.logs_dir)
-        self.engine.condition.heard_by(lambda change: self._report(Troubled(change=change)))
+        self.engine = LocalEngine(
+            config,
+            scratch.state if scratch else Path(begin.state_dir),
+            look(),
+            logs_dir=scratch.logs if scratch else Path(begin.logs_dir),
+            standing=begin.standing,
+        )
+        self.engine.condition.heard_by(lambda change: self._report(frames.Troubled(change=change)))
         self._windows = Windows(self.engine, scratch, self._report, self._work, self._leave)
         self._machine = msgspec.structs.replace(this_machine(), host=begin.host)
 
@@ -139,17 +107,18 @@ class Agent:
 
     async def _beat(self) -> None:
         """Give signs of life, and end everything if there are none of the supervisor."""
-        while time.monotonic() < self._heard_at + LEASE_S:
-            self._report(Beats())
+        while time.monotonic() < self._heard_at + frames.LEASE_S:
+            self._report(frames.Beats())
             before = time.monotonic()
-            await anyio.sleep(BEAT_S)
-            self._heard_at += max(0.0, time.monotonic() - before - 2 * BEAT_S)  # stopped itself, it could hear nothing
+            await anyio.sleep(frames.BEAT_S)
+            # While this process itself was stopped, it could hear nothing.
+            self._heard_at += max(0.0, time.monotonic() - before - 2 * frames.BEAT_S)
         self._over.set()
 
-    def _report(self, report: Report, *, may_wait: bool = False) -> None:
+    def _report(self, report: frames.Report, *, may_wait: bool = False) -> None:
         """Send a report, with all others of this turn of the loop; one for which nobody waits may wait for others."""
         self._outgoing.append(report)
-        may_wait |= isinstance(report, frames.Launched | Said | Read | MemoryRead | Beats)
+        may_wait |= isinstance(report, frames.Launched | frames.Said | frames.Read | frames.MemoryRead | frames.Beats)
         self._flushing.due(may_wait=may_wait)
 
     def _flush(self) -> None:
@@ -160,7 +129,7 @@ class Agent:
         devices = tuple(msgspec.structs.replace(device, host=self._begin.host) for device in discovery.devices)
         make = make_here(self._machine.processor)
         discovery = msgspec.structs.replace(discovery, devices=devices)
-        self._report(Joined(machine=self._machine, discovery=discovery, make=make))
+        self._report(frames.Joined(machine=self._machine, discovery=discovery, make=make))
 
     def _post(self, event: Event) -> None:
         host = self._begin.host
@@ -168,103 +137,103 @@ class Agent:
             case DeviceRead(reading=reading):
                 if reading.device_id == CPU:
                     reading = msgspec.structs.replace(reading, device_id=f"{CPU}@{host}")
-                self._report(Read(reading=reading))
+                self._report(frames.Read(reading=reading))
             case DeviceLost(device_id=device_id, reason=reason):
-                self._report(Lost(device_id=device_id, reason=reason))
+                self._report(frames.Lost(device_id=device_id, reason=reason))
             case HostRead(reading=memory):
-                self._report(MemoryRead(reading=msgspec.structs.replace(memory, host=host)))
+                self._report(frames.MemoryRead(reading=msgspec.structs.replace(memory, host=host)))
 
     def _notice(self, noticed: Noticed) -> None:
         match noticed:
             case Answers(device_id=device_id):
-                self._report(AnswersAgain(device_id=device_id))
+                self._report(frames.AnswersAgain(device_id=device_id))
             case Found(discovery=discovery):
                 self._join(discovery)
 
     # -- orders --------------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, order: Order) -> Coroutine[Any, Any, None] | None:
+    def _carry_out(self, order: frames.Order) -> Coroutine[Any, Any, None] | None:
         """Carry out an order at once, or return the work that it takes."""
         match order:
-            case Launch():
+            case frames.Launch():
                 self._windows.launch(order)
-            case Stage() | Fetch() if self._scratch is not None:
+            case frames.Stage() | frames.Fetch() if self._scratch is not None:
                 return self._carry(self._scratch, order)
-            case Kept() if self._scratch is not None:
+            case frames.Kept() if self._scratch is not None:
                 return self._forget(self._scratch, order)
-            case RemoveLogs(batch_id=batch_id):
+            case frames.RemoveLogs(batch_id=batch_id):
                 return self._remove_logs(batch_id)
-            case Preload():
+            case frames.Preload():
                 return self._preload(order)
-            case Judge():
+            case frames.Judge():
                 return self._judge(order)
-            case ReadLog():
+            case frames.ReadLog():
                 return self._read_log(order)
-            case Abandon():
+            case frames.Abandon():
                 return self._abandon(order)
-            case Signal(id=id_, signum=signum):
+            case frames.Signal(id=id_, signum=signum):
                 self._windows.signal(id_, signum)
-            case Withdraw(id=id_):
+            case frames.Withdraw(id=id_):
                 self._windows.withdraw(id_)
-            case Interrupt(spec=spec):
+            case frames.Interrupt(spec=spec):
                 self.engine.interrupt(spec)
-            case Watch(devices=devices):
+            case frames.Watch(devices=devices):
                 self.engine.watch(devices)
         return None
 
     def _leave(self, why: str) -> None:
-        self._report(Unfit(why=why))
+        self._report(frames.Unfit(why=why))
         self._over.set()
 
-    async def _carry(self, scratch: Scratch, order: Stage | Fetch) -> None:
+    async def _carry(self, scratch: Scratch, order: frames.Stage | frames.Fetch) -> None:
         """Take inputs, or send a piece of a result."""
         try:
-            if isinstance(order, Stage):
+            if isinstance(order, frames.Stage):
                 take = partial(scratch.take, last=order.last)
                 complete = await anyio.to_thread.run_sync(take, order.digest, order.pieces)
-                self._report(Staged(id=order.id, complete=complete))
+                self._report(frames.Staged(id=order.id, complete=complete))
             else:
                 place = (order.output_dir, order.label, order.name, order.offset)
-                self._report(Fetched(id=order.id, data=await anyio.to_thread.run_sync(scratch.read, *place)))
+                self._report(frames.Fetched(id=order.id, data=await anyio.to_thread.run_sync(scratch.read, *place)))
         except OSError as error:
             if why := scratch.full():
                 self._leave(why)
             else:
                 self._report(refusal(order.id, error))
 
-    async def _preload(self, order: Preload) -> None:
+    async def _preload(self, order: frames.Preload) -> None:
         try:
             await self.engine.preload(order.spec, order.needed_by)
         except (LaunchError, OSError) as error:
             self._report(refusal(order.id, error))
         else:
-            self._report(Done(id=order.id))
+            self._report(frames.Done(id=order.id))
 
-    async def _judge(self, order: Judge) -> None:
+    async def _judge(self, order: frames.Judge) -> None:
         await self.engine.judge(
             order.devices,
             order.wanted,
-            lambda verdict: self._report(Judged(id=order.id, verdict=verdict)),
+            lambda verdict: self._report(frames.Judged(id=order.id, verdict=verdict)),
             afresh=order.afresh,
         )
-        self._report(Done(id=order.id))
+        self._report(frames.Done(id=order.id))
 
-    async def _read_log(self, order: ReadLog) -> None:
+    async def _read_log(self, order: frames.ReadLog) -> None:
         async with self._logs:
             piece = await self.engine.read_log(order.log, order.offset)
-        self._report(LogRead(id=order.id, piece=piece))
+        self._report(frames.LogRead(id=order.id, piece=piece))
 
     async def _remove_logs(self, batch_id: str) -> None:
         async with self._logs:
             await self.engine.remove_logs(batch_id)
 
-    async def _forget(self, scratch: Scratch, order: Kept) -> None:
+    async def _forget(self, scratch: Scratch, order: frames.Kept) -> None:
         await anyio.to_thread.run_sync(scratch.forget, order.results)
-        self._report(Done(id=order.id), may_wait=True)
+        self._report(frames.Done(id=order.id), may_wait=True)
 
-    async def _abandon(self, order: Abandon) -> None:
+    async def _abandon(self, order: frames.Abandon) -> None:
         self._windows.close()
-        self._report(Left(id=order.id, left=tuple(await self.engine.abandon())))
+        self._report(frames.Left(id=order.id, left=tuple(await self.engine.abandon())))
 
 
 async def _awaited(work: Coroutine[Any, Any, None]) -> None:
@@ -273,14 +242,14 @@ async def _awaited(work: Coroutine[Any, Any, None]) -> None:
 
 async def serve(descriptor: int) -> None:
     reader, writer = await connection.opened(socket.socket(fileno=descriptor))
-    begin: Order | None = None
-    while not isinstance(begin, Begin):  # orders for the agent before this one may come first
+    begin: frames.Order | None = None
+    while not isinstance(begin, frames.Begin):  # orders for the agent before this one may come first
         if (data := await connection.next_frame(reader)) is None:
             return
         begin = frames.order_decoder.decode(data)
     fit = scratch_for(begin)
     if isinstance(fit, str):
-        connection.write(writer, [Unfit(why=fit)])
+        connection.write(writer, [frames.Unfit(why=fit)])
     else:
         await Agent(begin, fit, writer).run(reader)
     with contextlib.suppress(ConnectionError):

@@ -15,17 +15,6 @@ import time
 from typing import Any
 
 from gpusched.engines.ray import connection, frames
-from gpusched.engines.ray.frames import (
-    Carry,
-    Connected,
-    Failed,
-    NodeDown,
-    NodeLeft,
-    NodeUp,
-    NodeWaits,
-    Release,
-    Tidings,
-)
 from gpusched.engines.ray.node import Node
 from gpusched.users import home
 
@@ -56,17 +45,17 @@ class Bridge:
     async def run(self, reader: asyncio.StreamReader) -> None:
         self._nodes()
         looking = asyncio.create_task(self._look())
-        self._tell(Connected(hosts=tuple(self._names.values())))
+        self._tell(frames.Connected(hosts=tuple(self._names.values())))
         while (data := await connection.next_frame(reader)) is not None:
             match frames.tidings_decoder.decode(data):
-                case Carry(host=host, frames=carried) if host in self._queues:
+                case frames.Carry(host=host, frames=carried) if host in self._queues:
                     for frame in carried:
                         self._queues[host].put_nowait(frame)
-                case Release(host=host) if host in self._holding:
+                case frames.Release(host=host) if host in self._holding:
                     self._holding[host].cancel()
         looking.cancel()
 
-    def _tell(self, tidings: Tidings) -> None:
+    def _tell(self, tidings: frames.Tidings) -> None:
         connection.write(self._writer, tidings)
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
@@ -75,7 +64,7 @@ class Bridge:
         """Hold the living nodes that are not held, each with a name."""
         alive = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
         for id_ in [id_ for id_, name in self._names.items() if id_ not in alive and name not in self._holding]:
-            self._tell(NodeLeft(host=self._names.pop(id_)))
+            self._tell(frames.NodeLeft(host=self._names.pop(id_)))
         for id_, node in alive.items():
             if id_ not in self._names:
                 self._names[id_] = self._new_name(str(node["NodeManagerHostname"]))
@@ -101,7 +90,7 @@ class Bridge:
         count = 0 if time.monotonic() >= began + STEADY_S else self._failures.get(name, (0, 0.0))[0] + 1
         self._failures[name] = (count, time.monotonic() + min(LOOK_S * 2**count, RARELY_S) if count > 1 else 0.0)
         del self._holding[name]
-        self._tell(NodeDown(host=name, reason=reason))
+        self._tell(frames.NodeDown(host=name, reason=reason))
 
     async def _look(self) -> None:
         while True:
@@ -124,13 +113,13 @@ class Bridge:
             started = asyncio.ensure_future(actor.start.remote(f"{self._logs}/agent-{name}.log"))
             done, _ = await asyncio.wait([started], timeout=WAITS_S)
             if not done:
-                self._tell(NodeWaits(host=name))
+                self._tell(frames.NodeWaits(host=name))
             await started
             queue = self._queues[name] = asyncio.Queue()
-            self._tell(NodeUp(host=name))
+            self._tell(frames.NodeUp(host=name))
             giving = asyncio.create_task(_give(actor, queue))
             while (said := await actor.take.remote()) is not None:
-                self._tell(Carry(host=name, frames=tuple(said)))
+                self._tell(frames.Carry(host=name, frames=tuple(said)))
             return "its agent has ended"
         finally:
             if giving is not None:
@@ -159,7 +148,7 @@ async def serve(descriptor: int, address: str, logs: str) -> None:
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
     except Exception as error:
         why = str(error).strip().splitlines()
-        connection.write(writer, Failed(why=why[0] if why else type(error).__name__))
+        connection.write(writer, frames.Failed(why=why[0] if why else type(error).__name__))
         await writer.drain()
         return
     await Bridge(ray, writer, logs).run(reader)
@@ -174,7 +163,6 @@ if __name__ == "__main__":
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if sys.argv[2] != "local" and (home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault(
-            "RAY_AUTH_MODE", "token"
-        )  # a head demands the token where there is one, drivers send none
+        # Where there is a token, the head demands it, but drivers do not send it by themselves.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     asyncio.run(serve(int(sys.argv[1]), sys.argv[2], sys.argv[3]))

@@ -35,7 +35,6 @@ from gpusched.engines.engine import (
 )
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.engines.ray import frames
-from gpusched.engines.ray.frames import Report
 from gpusched.engines.ray.launching import Launching, Ordered
 from gpusched.engines.ray.link import Bridge
 from gpusched.engines.ray.makes import Makes
@@ -84,9 +83,9 @@ class RayEngine:
         self._bridge_lost = asyncio.Event()
         self._why = ""
         self._logs: dict[str, Member] = {}
+        # Nobody hears of what happens before `run`: whoever calls that knows `machines`.
         self._post: Callable[[Event], None] = lambda event: None
         self._notice: Callable[[Noticed], None] = lambda noticed: None
-        self._running = False
         self._bridge: Bridge
         self._makes = Makes()
         self._beating: asyncio.Task[None]
@@ -175,8 +174,7 @@ class RayEngine:
             self._logs = {log: of for log, of in self._logs.items() if of is not node}
             if node.found is not None:
                 self.machines = tuple(found for found in self.machines if found.machine.host != host)
-                if self._running:
-                    self._notice(Gone(host, self._why))
+                self._notice(Gone(host, self._why))
             node.end()
         if self._nodes:  # without any other, it is awaited: the bridge tries to hold it again
             self._await_no_more(host)
@@ -187,7 +185,7 @@ class RayEngine:
             if not self._awaited:
                 self._started.set()
 
-    def _take(self, node: Member, report: Report) -> None:
+    def _take(self, node: Member, report: frames.Report) -> None:
         match report:
             case frames.Joined(machine=machine, discovery=discovery, make=make):
                 if why := self._makes.refusal(make):
@@ -219,14 +217,13 @@ class RayEngine:
     def _joined(self, node: Member, found: Found) -> None:
         node.found = found
         self.machines = (*(one for one in self.machines if one.machine.host != node.host), found)
-        if self._running:
-            self._notice(found)
+        self._notice(found)
         self._await_no_more(node.host)
 
     # -- the devices ---------------------------------------------------------------------------------------------------
 
     async def run(self, post: Callable[[Event], None], notice: Callable[[Noticed], None]) -> None:
-        self._post, self._notice, self._running = post, notice, True
+        self._post, self._notice = post, notice
         while True:
             await self._bridge_lost.wait()
             self._bridge_lost.clear()

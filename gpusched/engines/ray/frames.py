@@ -22,8 +22,8 @@ from gpusched.worker.messages import Needs, PipeMessage
 BEAT_S = 1.0
 #: seconds after which a node that hears nothing of its supervisor ends its windows
 LEASE_S = 15.0
-#: seconds after which nothing is placed on a node of which nothing is heard; and after which it counts as lost, so late
-#: that by then its windows have ended: no window runs twice at once
+#: seconds of silence after which nothing is placed on a node; and after which it counts as lost: by then it has ended
+#: its windows, so that none runs twice at once
 SILENT_S, LOST_S = 5.0, 20.0
 
 # -- daemon → node -----------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class Launching:
         self._attending = Tasks()
 
     def launch(self, window: Ordered) -> None:
-        """Start the process of a window, of which its attendant hears; from now on it can be taken back."""
+        """Start the process of a window, and let its attendant hear of it; from now on the window can be taken back."""
         self._pending[window.log] = None
         self._attending.start(self._attend(window))
 

@@ -26,7 +26,7 @@ class Makes:
         self._first: Make | None = None
 
     def refusal(self, make: Make) -> str | None:
-        """Why results of a node would not be those of the others, byte for byte; None if they would."""
+        """Why results of a node may differ from those of the others; None if they are the same, byte for byte."""
         first = self._first or make
         here = make_here(first.processor)  # whose LightGBM and workload the surveys put into fingerprints
         if make.lightgbm != here.lightgbm:

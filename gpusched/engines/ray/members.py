@@ -21,7 +21,6 @@ from gpusched.engines.engine import (
     WorkloadNotLoadable,
 )
 from gpusched.engines.ray import frames
-from gpusched.engines.ray.frames import Order
 from gpusched.engines.ray.link import Bridge
 from gpusched.errors import LaunchError
 
@@ -47,7 +46,7 @@ class Member:
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._lost = False
 
-    def send(self, order: Order) -> None:
+    def send(self, order: frames.Order) -> None:
         """Send an order, unless the node is lost: its successor of the same name numbers its own orders."""
         if not self._lost:
             is_ahead = isinstance(order, frames.Launch) and order.at_once > 0

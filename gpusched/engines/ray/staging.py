@@ -26,7 +26,6 @@ from gpusched.engines.local.engine import LocalEngine
 from gpusched.engines.local.jobs import task_of
 from gpusched.engines.ray import frames
 from gpusched.engines.ray.commits import Commits
-from gpusched.engines.ray.frames import Piece
 from gpusched.engines.ray.members import Member
 from gpusched.engines.ray.scratch import StagedFile, digest_of, staged_file
 from gpusched.engines.tasks import Tasks
@@ -65,10 +64,10 @@ class Staging:
         self._digests: dict[tuple[str, str, str], asyncio.Future[str]] = {}
         self._known: OrderedDict[str, Inputs] = OrderedDict()
         self._commits = Commits()
-        #: committed results of which their nodes are to be told: labels by output directory
+        #: committed results that their nodes need not keep, and have not been told of: labels by output directory
         self._kept: dict[Member, dict[str, list[str]]] = {}
         self._due: asyncio.TimerHandle | None = None
-        #: nodes that are told of results which they need not keep
+        #: tasks that tell nodes of such results
         self._telling = Tasks()
 
     # -- inputs --------------------------------------------------------------------------------------------------------
@@ -200,16 +199,16 @@ def _forget_failure(node: Member, digest: str, sent: asyncio.Future[None]) -> No
         node.inputs.pop(digest, None)
 
 
-def _orders(inputs: Inputs) -> Iterator[list[Piece]]:
+def _orders(inputs: Inputs) -> Iterator[list[frames.Piece]]:
     """The files in pieces, as many at a time as an order may hold."""
-    pieces: list[Piece] = []
+    pieces: list[frames.Piece] = []
     room = STAGE_BYTES
     for staged in inputs.files:
         with Path(inputs.root, staged.name).open("rb") as file:
             for number in count():
                 offset, data = file.tell(), file.read(room)
                 if data or number == 0:
-                    pieces.append(Piece(name=staged.name, mtime_ns=staged.mtime_ns, offset=offset, data=data))
+                    pieces.append(frames.Piece(name=staged.name, mtime_ns=staged.mtime_ns, offset=offset, data=data))
                 room -= len(data)
                 if not data:
                     break

@@ -17,7 +17,6 @@ from gpusched.engines.engine import End, Launched, NoMemoryToFork, Withdrawn, Wo
 from gpusched.engines.local.engine import LocalEngine
 from gpusched.engines.ray import frames
 from gpusched.engines.ray.ahead import Gate
-from gpusched.engines.ray.frames import Ended, Launch, Refused, Report, Said, Stuck
 from gpusched.engines.ray.scratch import SHORT_BYTES, Scratch
 from gpusched.errors import LaunchError
 from gpusched.worker.messages import PipeMessage, Started
@@ -27,7 +26,7 @@ MOST_LOG_BYTES = 1 << 20
 
 
 class Teller(Protocol):
-    def __call__(self, report: Report, *, may_wait: bool = False) -> None:
+    def __call__(self, report: frames.Report, *, may_wait: bool = False) -> None:
         """Send a report; one that `may_wait` goes with others."""
 
 
@@ -52,7 +51,7 @@ class Windows:
         #: those that have a process, by their orders' numbers
         self.running: dict[int, NodeWindow] = {}
 
-    def launch(self, order: Launch) -> None:
+    def launch(self, order: frames.Launch) -> None:
         self.gate.arrive(order, NodeWindow(self, order).enter)
 
     def withdraw(self, number: int) -> None:
@@ -75,7 +74,7 @@ class NodeWindow:
 
     process: Launched
 
-    def __init__(self, windows: Windows, order: Launch) -> None:
+    def __init__(self, windows: Windows, order: frames.Launch) -> None:
         self._windows = windows
         self._order = order
         scratch = windows.scratch
@@ -130,12 +129,12 @@ class NodeWindow:
 
     def heard(self, message: PipeMessage) -> None:
         if isinstance(message, WindowResult) and self._windows.scratch is not None:
-            self._has_result = True  # it is told by its files
+            self._has_result = True  # its files are sent instead
         elif not isinstance(message, Started):  # which says no more than that it was launched
-            self._windows.report(Said(id=self._order.id, message=message))
+            self._windows.report(frames.Said(id=self._order.id, message=message))
 
     def stuck(self, trouble: str) -> None:
-        self._windows.report(Stuck(id=self._order.id, trouble=trouble))
+        self._windows.report(frames.Stuck(id=self._order.id, trouble=trouble))
 
     def ended(self, end: End) -> None:
         windows = self._windows
@@ -150,7 +149,7 @@ class NodeWindow:
 
     def _end(self, end: End, **left: Any) -> None:
         may_wait = self._windows.gate.is_stocked(self._order)
-        self._windows.report(Ended(id=self._order.id, end=end, **left), may_wait=may_wait)
+        self._windows.report(frames.Ended(id=self._order.id, end=end, **left), may_wait=may_wait)
 
     async def _finish(self, end: End) -> None:
         """Send a long result, or the log of a window that has none."""
@@ -163,7 +162,7 @@ class NodeWindow:
             windows.leave(why)
         else:
             log = await self._log()
-            windows.report(Ended(id=self._order.id, end=end, log=log))
+            windows.report(frames.Ended(id=self._order.id, end=end, log=log))
 
     def _sent(self, scratch: Scratch, end: End, *, most: int) -> bool:
         """Send a result of at most so many bytes; False if it has more, or cannot be read."""
@@ -189,12 +188,12 @@ class NodeWindow:
         return text
 
 
-def refusal(number: int, error: LaunchError | OSError) -> Refused:
+def refusal(number: int, error: LaunchError | OSError) -> frames.Refused:
     match error:
         case WorkloadNotLoadable():
-            return Refused(id=number, kind="not_loadable", message=str(error), traceback=error.traceback)
+            return frames.Refused(id=number, kind="not_loadable", message=str(error), traceback=error.traceback)
         case NoMemoryToFork():
-            return Refused(id=number, kind="no_memory", message=str(error))
+            return frames.Refused(id=number, kind="no_memory", message=str(error))
         case Withdrawn():
-            return Refused(id=number, kind="withdrawn", message=str(error))
-    return Refused(id=number, kind="refused", message=str(error))
+            return frames.Refused(id=number, kind="withdrawn", message=str(error))
+    return frames.Refused(id=number, kind="refused", message=str(error))
