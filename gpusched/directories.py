@@ -126,20 +126,6 @@ def opened_output(path: Path, *, guarded: bool, make: bool = True) -> Iterator[i
         yield output
 
 
-def ignores_case(path: Path) -> bool:
-    """Whether `a` and `A` are one name in a directory, or where it will be made, as far as an entry there shows it."""
-    for directory in (path, *path.parents):
-        try:
-            names = os.listdir(directory)  # noqa: PTH208 - names are all that is needed
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return False
-        shown = next((name for name in names if name.swapcase() != name), None)
-        return shown is not None and shown.swapcase() not in names and Path(directory, shown.swapcase()).exists()
-    return False
-
-
 def own_directory(name: str, dir_fd: int, *, shown: Path) -> int:
     """A descriptor of the directory `name`, made if missing, that only this user can change.
 

@@ -16,7 +16,7 @@ from gpusched import outputs
 from gpusched.core.model import Existing, PlannedWindow
 from gpusched.core.planning import Plan
 from gpusched.core.wording import counted
-from gpusched.directories import NotOurs, ignores_case
+from gpusched.directories import NotOurs
 from gpusched.errors import InputError, WouldReplace
 
 #: results that are copied at once: each waits for the disk most of the time
@@ -40,7 +40,7 @@ def refuse_alike(plan: Plan, output_dir: Path) -> None:
     spellings: dict[str, str] = {}
     for name in sorted(names):
         other = spellings.setdefault(name.casefold(), name)
-        if other != name and ignores_case(output_dir):
+        if other != name and outputs.ignores_case(output_dir):
             raise NamesAlike(one=other, other=name, path=output_dir)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gpusched.core.model import PlannedWindow, Window
 from gpusched.core.planning import Plan
-from gpusched.directories import ignores_case
+from gpusched.outputs import ignores_case
 from gpusched.supervisor.existing import NamesAlike, refuse_alike
 from tests.supervisor.support import END, START
 
