@@ -219,11 +219,16 @@ def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, .
             problems.append(error)
             others.append(name)
         else:
-            others += [name] if files and read else []
+            others += [name] if files and read and not _is_one(root, files[0], read[0]) else []
             read = read or files
     if not read and problems:
         raise problems[0]
     return (read, _unread(1, [], others, f"{read[0].name} is read; there")) if read else None
+
+
+def _is_one(root: str, one: Source, other: Source) -> bool:
+    """Whether it is one file: a file system that ignores case has it under both spellings of a suffix."""
+    return os.path.samefile(os.path.join(root, one.name), os.path.join(root, other.name))  # noqa: PTH118, PTH121
 
 
 def _file_or_parts(directory: Path, name: str) -> tuple[Source, ...]:
