@@ -39,6 +39,20 @@ def claim(output_dir: Path, *, guarded: bool = False, make: bool = True) -> int:
             raise OutputInUse(holder=locked.holder, path=output_dir) from None
 
 
+def ignores_case(path: Path) -> bool:
+    """Whether `a` and `A` are one name in a directory, or where it will be made, as far as an entry there shows it."""
+    for directory in (path, *path.parents):
+        try:
+            names = os.listdir(directory)  # noqa: PTH208 - names are all that is needed
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        shown = next((name for name in names if name.swapcase() != name), None)
+        return shown is not None and shown.swapcase() not in names and Path(directory, shown.swapcase()).exists()
+    return False
+
+
 def missing(output_dir: Path, labels: Collection[str]) -> list[str]:
     """The labels that have no result at `<output_dir>/<label>`; a result that cannot be checked counts as present."""
     return [label for label in labels if _is_gone(output_dir / label / METADATA)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Callable
@@ -145,8 +146,10 @@ class Onlooker:
 
     def _next_commands(self, directory: Path) -> str:
         """The directory of the run, and the commands that look at it."""
-        cwd, view = Path.cwd(), self._view
-        shown = directory.relative_to(cwd) if directory.is_relative_to(cwd) and directory != cwd else directory
+        view, shown = self._view, directory
+        with contextlib.suppress(FileNotFoundError, ValueError):  # the shell's own was removed, or is elsewhere
+            shown = directory.relative_to(Path.cwd())
+        shown = directory if shown == Path() else shown
         name = shlex.quote(str(shown) if "/" in str(shown) or shown.is_absolute() else f"./{shown}")
         commands = next_commands(name, view.counts, left="retry" if view.done < view.total else "")
         return "\n".join([f"Results  {directory}", *(f"  {command}" for command in commands)])

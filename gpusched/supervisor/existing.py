@@ -17,16 +17,31 @@ from gpusched.core.model import Existing, PlannedWindow
 from gpusched.core.planning import Plan
 from gpusched.core.wording import counted
 from gpusched.directories import NotOurs
-from gpusched.errors import WouldReplace
+from gpusched.errors import InputError, WouldReplace
 
 #: results that are copied at once: each waits for the disk most of the time
 AT_ONCE = 4
+
+
+class NamesAlike(InputError):
+    problem = "{one} and {other} would have their results in one place: the file system of {path} ignores case"
+    remedy = "give another directory with -o, or train them in two batches into two directories"
 
 
 def refuse_to_replace(plan: Plan, existing: Existing, output_dir: Path) -> None:
     """Raise WouldReplace if results of other parameters stand in the places of a batch's, and may not be replaced."""
     if not existing.replace and (count := plan.to_replace_others):
         raise WouldReplace(results=counted(count, "result"), path=output_dir)
+
+
+def refuse_alike(plan: Plan, output_dir: Path) -> None:
+    """Raise NamesAlike if the results of two windows would be in one directory, of a file system that ignores case."""
+    names = {f"{one.window.symbol} {one.window.point}".strip() for one in plan.windows}
+    spellings: dict[str, str] = {}
+    for name in sorted(names):
+        other = spellings.setdefault(name.casefold(), name)
+        if other != name and outputs.ignores_case(output_dir):
+            raise NamesAlike(one=other, other=name, path=output_dir)
 
 
 async def taken_over(

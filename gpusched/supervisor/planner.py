@@ -11,7 +11,7 @@ from gpusched.core.model import BatchSpec, Choice, Existing
 from gpusched.core.planning import Plan
 from gpusched.engines.engine import Engine
 from gpusched.supervisor.choice import Chooser, Timings
-from gpusched.supervisor.existing import refuse_to_replace
+from gpusched.supervisor.existing import refuse_alike, refuse_to_replace
 from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.survey import Survey
 
@@ -37,10 +37,11 @@ class Planner:
     ) -> tuple[Plan, Choice | None]:
         """Survey the data of a batch and choose its device type, if it asks for `auto`.
 
-        Raises as `Survey.plan`, and WouldReplace.
+        Raises as `Survey.plan`, NamesAlike, and WouldReplace.
         """
         types = self._fleet.device_types(spec.device)
         survey = Survey(self._engine, spec, output_dir, types, log=log, existing=existing)
         plan = await survey.plan(self._fleet.pool.cores, origins=origins, on_progress=on_progress)
+        refuse_alike(plan, output_dir)
         refuse_to_replace(plan, existing, output_dir)
         return await self._chooser.settle(spec, plan)

@@ -10,6 +10,7 @@ import stat
 import zlib
 from pathlib import Path
 
+from gpusched.core.wording import counted
 from gpusched.workload import BadData
 
 _UTF16 = "UTF-16 text: save it as UTF-8"
@@ -101,11 +102,8 @@ def require_utf8(path: Path, content: bytes) -> None:
     if (first := content.find(b"\0")) >= 0:
         if any(half.count(0) > 0.9 * len(half) for half in (content[:200:2], content[1:200:2])):
             raise BadData(f"{path}:1: is {_UTF16}")
-        count = content.count(b"\0")
-        raise BadData(
-            f"{path}:{content.count(10, 0, first) + 1}: {count} zero byte{'s' if count > 1 else ''},"
-            " as a crash or a full disk leaves them: write the file anew"
-        )
+        line, zeros = content.count(b"\n", 0, first) + 1, counted(content.count(b"\0"), "zero byte")
+        raise BadData(f"{path}:{line}: {zeros}, as a crash or a full disk leaves them: write the file anew")
     try:
         content.decode()
     except UnicodeDecodeError as error:

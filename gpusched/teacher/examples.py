@@ -7,6 +7,7 @@ import datetime as dt
 import msgspec
 import numpy as np
 
+from gpusched.core.wording import counted
 from gpusched.teacher import split
 from gpusched.teacher.bars import Bars, Floats, drop_reason
 from gpusched.teacher.labels import Labels, forward_returns, labels, usable_rows
@@ -111,7 +112,7 @@ def _check_both_classes(train: Labels, settings: Settings) -> None:
     """Raise NoData if all labels are equal: LightGBM would return a constant, and it would count as a success."""
     if train.all() or not train.any():
         which, side = (1, "above") if train.all() else (0, "at or below")
-        bars = "1 bar" if settings.horizon == 1 else f"{settings.horizon} bars"
+        bars = counted(settings.horizon, "bar")
         raise NoData(
             f"one class: all {len(train)} training labels are {which}, every forward return over {bars}"
             f" is {side} the threshold {settings.threshold}",
@@ -123,7 +124,7 @@ def _dropped(bars: Bars) -> str:
     """The reasons why the rows of a window without bars were dropped; empty if it has no rows at all."""
     codes, counts = np.unique(bars.dropped_code, return_counts=True)
     return "; ".join(
-        f"{count} row{'s' if count > 1 else ''} dropped: {drop_reason(code)}"
+        f"{counted(count, 'row')} dropped: {drop_reason(code)}"
         for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
     )
 

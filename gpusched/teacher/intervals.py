@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from gpusched.core.wording import counted
 from gpusched.teacher.bars import Integers
 
 #: the interval if none is requested and none can be measured
@@ -89,7 +90,7 @@ def short_name(bounds: Span) -> str:
 def worded(bounds: Span) -> str:
     """An interval in words: `15 minutes`, `1 day`."""
     count, unit = _counted(bounds)
-    return f"{count} {unit}{'s' if count > 1 else ''}" if count else "less than a second"
+    return counted(count, unit) if count else "less than a second"
 
 
 def _counted(bounds: Span) -> tuple[int, str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from gpusched.core.wording import first_few
 from gpusched.errors import did_you_mean
 from gpusched.teacher.bars import PRICES, VALUES
-from gpusched.teacher.nearest import some
 from gpusched.workload import BadData
 
 #: names of the column of timestamps, the preferred first; a first column without a name counts too, as pandas writes it
@@ -143,7 +143,7 @@ class _Finder:
         if not exact and not alike:
             raise BadData(
                 f"{self._place}: there is no column {name!r}, which data.columns names for {role}"
-                f"{did_you_mean(name, self._written)} (there are: {some(self._written, _SHOWN)})"
+                f"{did_you_mean(name, self._written)} (there are: {first_few(self._written, _SHOWN)})"
             )
         return self._only(name, exact or alike)
 
@@ -201,7 +201,7 @@ class _Finder:
         none = ' (volume = "": there is none)' if "volume" in self._missing else ""
         raise BadData(
             f"{self._place}: there {is_no} {', '.join(map(repr, self._missing))} (there are:"
-            f" {some(self._written, _SHOWN)}{separated})",
+            f" {first_few(self._written, _SHOWN)}{separated})",
             remedy=f"name them with data.columns = {{{hints}}}{none}, or move a file that holds no bars",
         )
 

@@ -6,19 +6,16 @@ import collections
 import functools
 import os
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 
+from gpusched.core.wording import counted, first_few
 from gpusched.files import is_directory
 from gpusched.teacher import intervals
 from gpusched.teacher.suffixes import FLAT_SUFFIXES, SUFFIXES
 from gpusched.workload import NoData
 
-
-def some(names: Sequence[str], most: int = 3) -> str:
-    """The first `most` names, and the number of the others."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+#: most names that a hint lists
+SHOWN = 3
 
 
 def nothing_found(root: str, symbol: str, interval: str) -> NoData:
@@ -40,11 +37,11 @@ def _instead(below: Path, interval: str) -> tuple[str, str]:
     paths = list(below.iterdir())
     directories = sorted(path.name for path in paths if path.is_dir())
     if directories:
-        return f"there {_are(len(directories))}: {some(directories)}", f"give --interval {directories[0]}"
+        return f"there {_are(len(directories))}: {first_few(directories, SHOWN)}", f"give --interval {directories[0]}"
     if not paths:
         return "it is empty", f"put files into {below}/{interval}"
     counts = collections.Counter(path.suffix or path.name for path in paths)
-    files = ", ".join(f"{count} {suffix} file{'s' if count > 1 else ''}" for suffix, count in sorted(counts.items()))
+    files = ", ".join(counted(count, f"{suffix} file") for suffix, count in sorted(counts.items()))
     return f"there {_are(len(paths))} {files} directly in it, not read", f"move them to {below}/{interval}"
 
 
@@ -83,7 +80,7 @@ def _nearest(root: str, symbol: str) -> tuple[str, str] | None:
     longer = [name for name in longer if not name[len(symbol) : len(symbol) + 1].isalnum()]
     if not longer:
         return None
-    there = f"{some(longer)} {_are(len(longer))} there"
+    there = f"{first_few(longer, SHOWN)} {_are(len(longer))} there"
     if longer[0].startswith(symbol + ".") and not longer[0].lower().endswith(SUFFIXES):
         return f"{there}, which is not a form that is read", "unpack it, or save it as CSV or Parquet"
     return there, "write the symbol as its file is called"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpusched.core.wording import counted
 from gpusched.teacher import intervals
 from gpusched.teacher.bars import (
     CONFLICTING,
@@ -157,7 +158,7 @@ def _dropped(bars: Bars, total: int) -> list[DataNote]:
     codes, counts = np.unique(bars.dropped_code[invalid], return_counts=True)
     notes = []
     for code, count in sorted(zip(codes.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])[:4]:
-        rows = f"{count} row{'s' if count > 1 else ''}, all" if count == total else f"{count} of {total} rows"
+        rows = f"{counted(count, 'row')}, all" if count == total else f"{count} of {total} rows"
         first = "" if count == total else f" (first on {_date(bars.dropped_local[bars.dropped_code == code].min())})"
         kind = "prices" if code == UNPRICED else "dropped"
         notes.append(DataNote(kind, f"{rows} dropped: {drop_reason(code)}{first}"))
@@ -169,12 +170,12 @@ def _repeated(rows: Rows, sifted: Sifted) -> list[DataNote]:
     codes = sifted.bars.dropped_code
     if count := int(np.count_nonzero(codes & DUPLICATE)):
         first = _moment(sifted.bars.dropped_local[codes & DUPLICATE > 0].min())
-        are = "row is" if count == 1 else "rows are"
-        notes.append(DataNote("duplicates", f"{count} {are} there twice (first {first})"))
+        rows_are = counted(count, "row is", "rows are")
+        notes.append(DataNote("duplicates", f"{rows_are} there twice (first {first})"))
     if count := int(np.count_nonzero(codes & CONFLICTING)):
         shown = ", ".join(_moment(rows.local[row]) for row in sifted.conflicts[:3]) + (", …" if count > 3 else "")
-        differ = "row differs" if count == 1 else "rows differ"
-        text = f"{count} conflicting {differ} from another one of the same instant; the last is kept: {shown}"
+        differ = counted(count, "conflicting row differs", "conflicting rows differ")
+        text = f"{differ} from another one of the same instant; the last is kept: {shown}"
         notes.append(DataNote("conflicts", text))
     return notes
 

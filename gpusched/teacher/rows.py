@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from gpusched.core.wording import first_few
 from gpusched.teacher import intervals
 from gpusched.teacher.bars import NAIVE, Floats, Integers
 from gpusched.teacher.layout import Layout
-from gpusched.teacher.nearest import plain
+from gpusched.teacher.nearest import SHOWN, plain
 from gpusched.workload import BadData, DataNote
 
 #: note on a file without volumes
@@ -137,7 +138,7 @@ def own_rows(
         if mine or not values[0]:
             return None, ()
         return None, (DataNote("symbol_column", f"column {name!r} says {values[0]}"),)
-    shown = ", ".join(values[:3]) + (", …" if len(values) > 3 else "")
+    shown = first_few(values, SHOWN)
     if mine is None:
         raise BadData(
             f"{path}: column {name!r} has {len(values)} values, and none of them is {symbol}: {shown}: use such a value"
@@ -167,6 +168,5 @@ def other_column(layout: Layout, pairs: Sequence[tuple[Sequence[str], Sequence[s
         if any(plain(value) == plain(symbol) for value in values):
             return f'column {name} has {len(values)} values: set data.columns = {{symbol = "{name}"}}'
         if not all(re.fullmatch(r"[-+$]?[\d.,]*([eE][-+]?\d+)?%?", value) for value in values):
-            shown = ", ".join(sorted(values)[:3]) + (", …" if len(values) > 3 else "")
-            return f"column {name} has {len(values)} values: {shown}"
+            return f"column {name} has {len(values)} values: {first_few(sorted(values), SHOWN)}"
     return None

@@ -13,10 +13,11 @@ from pathlib import Path
 import msgspec
 
 from gpusched.core.symbols import symbol_problem
+from gpusched.core.wording import first_few
 from gpusched.files import is_directory
 from gpusched.teacher import intervals
 from gpusched.teacher.contents import kind
-from gpusched.teacher.nearest import nothing_found, some
+from gpusched.teacher.nearest import SHOWN, nothing_found
 from gpusched.teacher.suffixes import FLAT_SUFFIXES, PARQUET, SUFFIXES
 from gpusched.workload import BadData, DataNote, NoData
 
@@ -168,8 +169,9 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
         sources = bars
     if not sources:
         if links:
-            raise BadData(f"{directory}: has nothing but broken links: {some(links)}")
-        raise NoData(f"no data: {directory} has no {', '.join(SUFFIXES)} files (there is: {some(others) or 'nothing'})")
+            raise BadData(f"{directory}: has nothing but broken links: {first_few(links, SHOWN)}")
+        there = first_few(others, SHOWN) or "nothing"
+        raise NoData(f"no data: {directory} has no {', '.join(SUFFIXES)} files (there is: {there})")
     return tuple(sources.values()), _unread(len(sources), links, [name for name in others if _looks_like_data(name)])
 
 
@@ -181,9 +183,10 @@ def _unread(read: int, links: list[str], others: list[str], where: str = "there"
     notes = []
     if links:
         are = "is a broken link" if len(links) == 1 else "are broken links"
-        notes.append(DataNote("links", f"{len(links)} of {read + len(links)} files {are} and not read: {some(links)}"))
+        which = f"{len(links)} of {read + len(links)} files"
+        notes.append(DataNote("links", f"{which} {are} and not read: {first_few(links, SHOWN)}"))
     if others:
-        notes.append(DataNote("unread", f"{where}, but not read: {some(others)}"))
+        notes.append(DataNote("unread", f"{where}, but not read: {first_few(others, SHOWN)}"))
     return tuple(notes)
 
 
@@ -217,11 +220,16 @@ def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, .
             problems.append(error)
             others.append(name)
         else:
-            others += [name] if files and read else []
+            others += [name] if files and read and not _is_one(root, files[0], read[0]) else []
             read = read or files
     if not read and problems:
         raise problems[0]
     return (read, _unread(1, [], others, f"{read[0].name} is read; there")) if read else None
+
+
+def _is_one(root: str, one: Source, other: Source) -> bool:
+    """Whether it is one file: a file system that ignores case has it under both spellings of a suffix."""
+    return os.path.samefile(os.path.join(root, one.name), os.path.join(root, other.name))  # noqa: PTH118, PTH121
 
 
 def _file_or_parts(directory: Path, name: str) -> tuple[Source, ...]:

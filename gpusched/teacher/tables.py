@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gpusched.core.wording import counted
 from gpusched.teacher.bars import Integers
 from gpusched.teacher.contents import require_utf8
 from gpusched.teacher.layout import Layout
@@ -190,7 +191,7 @@ def _is_blank(line: bytes, separator: str) -> bool:
 
 
 def _miscounted(fields: int, width: int) -> str:
-    count = f"{fields} field{'s' if fields > 1 else ''}, where the header has {width}"
+    count = f"{counted(fields, 'field')}, where the header has {width}"
     if fields == 1:
         return f"{count}: remove a line that is not a row"
     return f"{count}: quote a field that contains the separator, such as 1,234.5" if fields > width else count

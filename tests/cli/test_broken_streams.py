@@ -43,6 +43,17 @@ def test_a_working_directory_that_was_removed_is_told(shell: Shell, typed: tuple
     assert "the working directory of this shell was removed\nhint: go to another one" in shell.refused(*typed, code=4)
 
 
+def test_a_working_directory_that_is_removed_amid_a_run_costs_nothing(shell: Shell) -> None:
+    """The run was done, and its end was told as that of a command that could not begin."""
+    gone, output = shell.directory / "gone", shell.directory / "output"
+    gone.mkdir()
+    os.chdir(gone)
+    typed = ("--symbols", "A", "--data-root", str(shell.directory / "data"), "-o", str(output), "--device", "cpu")
+    done = shell("run", *typed, "--start", "2022-01-01", "--end", "2022-01-31", "--command", f"rmdir {gone}")
+    assert done.code == 0, done
+    assert f"gpusched results {output}" in done.out
+
+
 def test_a_full_disk_below_stderr_costs_no_plan(gpusched: Command) -> None:
     """Notes go to stderr, the answer to stdout."""
     done = to_full_disk(gpusched, "plan", "symbols.txt", *DATES, full="stderr", unbuffered="1")

@@ -53,6 +53,13 @@ def test_a_file_that_stands_for_a_symbol(tmp_path: Path, name: str) -> None:
     assert find_sources(str(tmp_path), "A", "5m").interval == "5m"
 
 
+def test_a_file_that_has_two_spellings_is_one_file(tmp_path: Path) -> None:
+    """So it is where case is ignored; a hard link is found in the same way."""
+    write_csv(tmp_path / "A.csv", HEADER)
+    (tmp_path / "A.CSV").hardlink_to(tmp_path / "A.csv")
+    assert (found(tmp_path, "A"), told(tmp_path, "A")) == (["A.csv"], [])
+
+
 def test_of_several_files_the_others_are_told(tmp_path: Path) -> None:
     for name in ("A.csv", "A.parquet", "A.txt"):
         write_csv(tmp_path / name, HEADER)

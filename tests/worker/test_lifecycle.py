@@ -17,7 +17,7 @@ import pytest
 
 from gpusched.core.model import WindowResult
 from gpusched.engines.engine import LauncherLost, LaunchRefused, WorkloadNotLoadable
-from gpusched.engines.local.launcher import Confines, Launcher
+from gpusched.engines.local.launcher import Confines, Launcher, Uninstalled
 from gpusched.worker.messages import MAX_PACKET_BYTES, ProcessEnd
 from tests.worker.support import REPOSITORY, WORKLOADS, Bench, Fifo, bench, descriptors, exited, runs
 
@@ -158,6 +158,14 @@ async def test_a_workload_that_was_mended_can_be_loaded(tmp_path: Path) -> None:
             await launcher.preload("mended:f")
         module.write_text("def f(task, directory, report): ...\n")
         await launcher.preload("mended:f")
+
+
+async def test_gpusched_that_was_uninstalled_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's own words would be of a module that it cannot find, from the end of a log."""
+    monkeypatch.setattr("gpusched.engines.local.launcher._VERSION_FILE", tmp_path / "gone" / "__init__.py")
+    async with Launcher() as launcher:
+        with pytest.raises(Uninstalled, match=f"gpusched is not installed in {tmp_path}/gone any more"):
+            await launcher.preload(f"{WORKLOADS}:nothing")
 
 
 async def test_a_launcher_with_threads_refuses(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from gpusched.devices.kind import Discovery, Note
 from gpusched.devices.nvidia.binding import LIBRARY, NoLibrary, nvml_binding, session
 from gpusched.devices.nvidia.mask import Gpu, visible
 
+#: remedy where the driver or a card fails
+LOOK_AT = "look at `nvidia-smi` and `dmesg`"
+
 
 def discover(mask: str | None, *, lightgbm_type: DeviceType = "gpu", root: Path = Path("/")) -> Discovery:
     """Look for GPUs under `mask`, the operator's `CUDA_VISIBLE_DEVICES` (None: not set). No GPU is no error.
@@ -35,10 +38,6 @@ def discover(mask: str | None, *, lightgbm_type: DeviceType = "gpu", root: Path 
         return _none(Note("the nvidia-ml-py package is not installed: GPUs cannot be used"))
     except Exception as error:
         return _none(_why_no_nvml(error, root))
-
-
-#: remedy where the driver or a card fails
-LOOK_AT = "look at `nvidia-smi` and `dmesg`"
 
 
 class CudaAbilities(msgspec.Struct, frozen=True, kw_only=True):

@@ -78,6 +78,13 @@ class LauncherAbandoned(LaunchError):
     remedy = "the next start ends what is left of it"
 
 
+class Uninstalled(LaunchError):
+    """The files of gpusched are gone, for good or for the moment that an upgrade takes."""
+
+    problem = "gpusched is not installed in {path} any more, so no process can be launched"
+    remedy = "install it there again, then restart the daemon (`systemctl restart gpusched`): nothing is lost"
+
+
 class Launcher:
     """Forks window processes through launcher processes, which are started and end as needed.
 
@@ -301,6 +308,8 @@ class Launcher:
     def _start(self, mark: str) -> Started:
         if (installed := _installed_version()) not in (None, __version__):
             raise Upgraded(running=__version__, installed=installed)
+        if not _VERSION_FILE.exists():
+            raise Uninstalled(path=_VERSION_FILE.parent)
         search_path = () if self._search_path is None else (str(self._search_path),)
         log = self._open_log()
         try:
