@@ -123,7 +123,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if path.stat().st_size <= _CHECK_BYTES:
         ((finding, *_), *_) = execute("PRAGMA quick_check(1)").fetchall()
         if finding != "ok":
-            raise StoreCorrupt(path=path, cause=finding)
+            raise StoreCorrupt(path=path, cause=finding.splitlines()[-1])
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         sql = (Path(__file__).parent / "migrations" / script).read_text("utf-8")
         try:

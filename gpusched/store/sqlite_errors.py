@@ -34,7 +34,8 @@ def translated(path: Path) -> Iterator[None]:
         if str(error).startswith("Could not decode to UTF-8"):  # Python's own error, without a code
             raise StoreCorrupt(path=path, cause=_NO_TEXT) from error
         match code & 0xFF:
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            # SQLITE_ERROR: a table, a column or an index is missing, or there already
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
                 raise StoreCorrupt(path=path, cause=error) from error
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 raise StoreLocked(path=path, holder="another program that reads or writes it") from error

@@ -253,6 +253,7 @@ def test_why_a_window_waits(client: Client) -> None:
         (("explain", "nosuch"), 2, "BATCH/LABEL"),
         (("explain", f"nosuch/{LABEL}"), 4, "nosuch"),
         (("cancel", "nosuch"), 4, "there is no batch nosuch"),
+        (("retry", "/no/such"), 4, "/no/such is not the directory of a run"),
         (("drain", "GPU-1"), 4, "there is no device GPU-1"),
         (("drain", "cpuu"), 4, "did you mean cpu?"),
         (("stauts",), 2, "did you mean 'status'?"),

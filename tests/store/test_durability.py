@@ -246,7 +246,7 @@ def test_migrates_forward(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(opening, "MIGRATIONS", (*opening.MIGRATIONS, script))
     monkeypatch.setattr(opening, "VERSION", opening.VERSION + 1)
     script.write_text("ALTER TABLE batches ADD COLUMN shelf TEXT; SELECT nonsense FROM nowhere;")
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(StoreCorrupt, match="no such table: nowhere"):
         Store.open(path)
     script.write_text("ALTER TABLE batches ADD COLUMN shelf TEXT;")
     with Store.open(path) as store:
@@ -356,6 +356,22 @@ def test_values_that_no_store_has_written(full_of_batches: Path, damage: str) ->
     """sqlite keeps them, whatever a column is declared to hold."""
     execute(full_of_batches, damage)
     with Store.open(full_of_batches) as store, pytest.raises(StoreCorrupt):
+        read_everything(store)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE counts",
+        "ALTER TABLE attempts DROP COLUMN node",
+        "DROP INDEX windows_in_order",
+        "PRAGMA user_version = 1",
+    ],
+)
+def test_a_file_that_lacks_a_part_of_a_store(full_of_batches: Path, damage: str) -> None:
+    """Somebody has edited it; what is missing shows when it is asked for, or made for the second time."""
+    execute(full_of_batches, damage)
+    with pytest.raises(StoreCorrupt), Store.open(full_of_batches) as store:
         read_everything(store)
 
 

@@ -23,6 +23,7 @@ from gpusched.core.statuses import PARTICIPLES, WindowVerb, applies, status_of, 
 from gpusched.core.terms import NO_TERMS, Terms, with_terms
 from gpusched.core.wording import counted
 from gpusched.errors import DONE, UsageError
+from gpusched.runs.place import NoRun
 
 if TYPE_CHECKING:
     from gpusched.runs.records import Records
@@ -160,8 +161,11 @@ def _terms(options: argparse.Namespace) -> dict[str, Any]:
 
 def _change(options: argparse.Namespace, verb: WindowVerb, given: Terms = NO_TERMS) -> int:
     batch_id, _, label = options.target.partition("/")
-    with about(options, options.target, options.target.rpartition("/")[0]), to_daemon(options) as daemon:
-        changed = daemon.change(verb, batch_id, label or None, terms=given)
+    with about(options, options.target, options.target.rpartition("/")[0]):
+        if options.target.startswith(("/", ".")):  # no batch of a daemon has such a name
+            raise NoRun(path=shlex.quote(options.target))
+        with to_daemon(options) as daemon:
+            changed = daemon.change(verb, batch_id, label or None, terms=given)
     if changed.not_durable is not None:
         tell("warning", changed.not_durable, "it has taken effect, but is lost if the daemon ends before it is written")
     if options.json:
