@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gpusched.errors import UsageError, did_you_mean
 
@@ -28,7 +28,11 @@ class WrongUsage(UsageError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse, with errors from the catalogue and suggestions."""
+    """Argparse, with errors from the catalogue and suggestions of our own."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.suggest_on_error = False  # from Python 3.15 on it would add its own to the texts that are read here
 
     def error(self, message: str) -> NoReturn:
         why = message

@@ -68,7 +68,9 @@ class HostMemory:
             self._groups = [group, *(parent for parent in group.parents if parent.is_relative_to(top))]
             break
         #: a limit (`ulimit -v`, `-d`) leaves this process and its children less memory than the machine has
-        self.limited = any(resource.getrlimit(r)[0] >= 0 for r in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+        self.limited = any(
+            resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+        )
         #: by PID of a window's process: bytes that it shares with its launcher
         self._shared: dict[int, int] = {}
         self._claimed = self._kills() or 0

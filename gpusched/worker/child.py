@@ -92,7 +92,8 @@ def _apply_limits(request: Fork, allowed_cpus: Set[int]) -> None:
         os.sched_setaffinity(0, cpus)
     if request.memory_limit_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = request.memory_limit_bytes if hard < 0 else min(request.memory_limit_bytes, hard)
+        limit = request.memory_limit_bytes
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     try:
         descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ async def test_a_window_process_is_a_session_of_its_own_with_nothing_left_of_the
         assert window["wakeup"] == -1
         assert window["gc"]
         assert window["core_limit"] == 0
-        assert window["data_limit"] == -1
+        assert window["data_limit"] == resource.RLIM_INFINITY
         assert window["oom_score_adj"] >= 500
 
 

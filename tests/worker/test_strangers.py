@@ -222,6 +222,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path, name: s
 PLANTED = 300
 
 
+@pytest.mark.filterwarnings("ignore:.* use of fork:DeprecationWarning")  # by Python 3.15: xdist has a thread
 def test_nothing_that_is_planted_while_results_are_committed_is_lost(tmp_path: Path) -> None:
     """Two processes commit again and again, while files, links and directories come wherever they may."""
     output, precious = tmp_path / "output", tmp_path / "precious"
