@@ -10,6 +10,7 @@ from gpusched import signals
 
 
 def main() -> NoReturn:
+    _reserve_streams()
     if "_ARGCOMPLETE" in os.environ:
         from gpusched.cli.completion import complete
 
@@ -22,6 +23,17 @@ def main() -> NoReturn:
     from gpusched.leaving import leave
 
     leave(code)
+
+
+def _reserve_streams() -> None:
+    """Open /dev/null for closed standard streams: a later file could get their numbers, and be damaged by a print.
+
+    Modules open files while they are imported (libffi does, for ctypes), so this comes first.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is `descriptor`
+            setattr(sys, name, os.fdopen(opened, "r" if descriptor == 0 else "w", closefd=False))
 
 
 def _run() -> int:

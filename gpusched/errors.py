@@ -149,6 +149,8 @@ def did_you_mean(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str
 
 def reworded(error: Exception) -> str:
     """Msgspec's "Expected `int` >= 1 - at `$.days`" with the field first: `days: expected int >= 1`."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     expected, _, field = str(error).replace("`", "").partition(" - at $.")
     return f"{field}: {expected[:1].lower()}{expected[1:]}" if field else expected
 

@@ -179,13 +179,41 @@ def write_whole(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666, durab
     file.close()
 
 
+def exists(path: Path) -> bool:
+    """Whether something is there. Raises OSError where that cannot be told: no permission, or a name that is too long.
+
+    So did `Path.exists`, `is_file` and `is_dir` before Python 3.14; since then they say False.
+    """
+    return _mode(path) != 0
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there. Raises OSError as `exists` does."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a directory is there. Raises OSError as `exists` does."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    """The mode of what `path` leads to; 0: there is nothing."""
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return 0
+
+
 def write_named(path: Path, content: bytes) -> None:
     """Write the file that a user names: whole or not at all, if it is a regular file.
 
     A device or a pipe, such as /dev/stdout, is written to, since root would replace it by a file otherwise; of a link,
     the file behind it is replaced. Raises OSError.
     """
-    if path.exists() and not path.is_file():
+    if exists(path) and not is_file(path):
         create(path, content)
     else:
         write_whole(Path(os.path.realpath(path)), (content,))
@@ -273,7 +301,7 @@ def _lock(descriptor: int) -> bool:
 
 def make_private_directory(directory: Path) -> None:
     """As `mkdir -p`, with every new directory private (mode 700)."""
-    if not directory.is_dir():
+    if not is_directory(directory):
         make_private_directory(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
 

@@ -23,6 +23,7 @@ from gpusched.config.workloads import BUILT_IN_KEYS
 from gpusched.core.planning import INDEX
 from gpusched.core.wording import counted
 from gpusched.errors import InputError
+from gpusched.files import is_directory
 from gpusched.metadata import Metadata, metadata_in, read_metadata
 from gpusched.teacher.schema import READING
 
@@ -163,7 +164,7 @@ def _is_directory(path: Path) -> bool:
 
 def _matched(path: Path) -> Iterator[Path]:
     """The indexes among a pattern's matches: a file only if it can be one, since `runs/*` matches others, too."""
-    if path.is_dir():
+    if is_directory(path):
         yield from _below(path)
     elif path.suffix == Path(INDEX).suffix:
         yield path

@@ -9,6 +9,7 @@ import fcntl
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,10 @@ settings.load_profile("gpusched")
 # Whoever runs the tests has others: frames have the characters of the locale, files the modes that the umask leaves.
 os.environ["LC_ALL"] = "C.UTF-8"
 os.umask(0o022)
+
+# A shell has what it runs in the background ignore Ctrl-C; so would the commands that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Modules and 4,000 tests make a heap of objects that stay: a sixth of a collection was a search for garbage.
 gc.disable()

@@ -45,7 +45,6 @@ BUG = "this is a bug: run the command again with --debug and report its output"
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out a command line and return its exit code. No traceback reaches the user without --debug."""
-    _reserve_streams()
     _spell_out(sys.stdout)
     try:
         # A lost stderr must not end a command: its answer goes to stdout.
@@ -105,17 +104,6 @@ def _working_directory_is_gone() -> bool:
     except FileNotFoundError:
         return True
     return False
-
-
-def _reserve_streams() -> None:
-    """Open /dev/null for closed standard streams: a later file could get their numbers, and be damaged by a print."""
-    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is `descriptor`
-            if getattr(sys, name) is None:
-                setattr(sys, name, os.fdopen(opened, "r" if descriptor == 0 else "w", closefd=False))
 
 
 def _spell_out(stream: TextIO) -> None:

@@ -14,6 +14,7 @@ from gpusched.config import BadValue, Config, Loaded
 from gpusched.core.entry_point import entry_point
 from gpusched.core.model import BatchSpec
 from gpusched.errors import InputError
+from gpusched.files import is_file
 from gpusched.workload import BadParameters
 
 #: words that a shell would act upon, behind which there would be a file, a program, or a value
@@ -31,7 +32,7 @@ def with_code(config: Config) -> Config:
     assert entry is not None
     place = Path(entry.directory or Path.cwd()).joinpath(*entry.module.split("."))
     try:
-        is_here = place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file()
+        is_here = is_file(place.with_name(f"{place.name}.py")) or is_file(place / "__init__.py")
     except PermissionError as error:
         raise NoWorkloadFile(path=f"{place}.py", why=error.strerror) from None
     if entry.directory and not is_here:

@@ -71,7 +71,7 @@ def _objects(text: str, place: str) -> Iterator[tuple[int, str]]:
     try:
         yield from json_objects(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise BadWindow(place=place, why=str(error)) from None
+        raise BadWindow(place=place, why=reworded(error)) from None
 
 
 def _decoded(source: str, where: str) -> _Line:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gpusched.command.schema import ExitCodes, Settings, check
 from gpusched.errors import InputError, similar
-from gpusched.files import is_text
+from gpusched.files import exists, is_file, is_text
 
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?")
 _INTERPRETERS = re.compile(r"(ba|da|z|k)?sh|perl|ruby|Rscript|julia|node|php|lua")
@@ -143,12 +143,12 @@ def _program(word: str, directory: Path, path: str) -> Path:
             return _executable(directory / there)
         if _OF_SHELL.fullmatch(word):
             raise NoShell(name=word)
-        if (directory / word).is_file():
+        if is_file(directory / word):
             raise NoProgram(name=word, near=f" on PATH; did you mean ./{word}?")
         near = similar(word, _names_on(path))
         raise NoProgram(name=word, near=f" on PATH; did you mean {near[0]}?" if near else " on PATH")
     program = Path(os.path.normpath(directory / word))
-    if not _is_file(program) and not program.exists():
+    if not _is_file(program) and not exists(program):
         raise NoShell(name=word) if _OF_SHELL.fullmatch(word) else NoProgram(name=word, near="")
     return _executable(program)
 
@@ -156,7 +156,7 @@ def _program(word: str, directory: Path, path: str) -> Path:
 def _is_file(path: Path) -> bool:
     """Raises NotExecutable where it may not be looked for."""
     try:
-        return path.is_file()
+        return is_file(path)
     except PermissionError as error:
         raise NotExecutable(path=path, why=error.strerror, first="name one that this user may read") from None
 
@@ -164,7 +164,7 @@ def _is_file(path: Path) -> bool:
 def _executable(path: Path) -> Path:
     quoted = shlex.quote(str(path))
     before = f"put an interpreter before it, such as `python {quoted} …`"
-    if not path.is_file():
+    if not is_file(path):
         raise NotExecutable(path=path, why="it is not a file", first="name the program itself")
     if not os.access(path, os.X_OK):
         raise NotExecutable(path=path, why="it lacks the permission", first=f"`chmod +x {quoted}`, or {before}")
@@ -179,7 +179,7 @@ def _executable(path: Path) -> Path:
         if line.endswith("\r"):
             why = "its first line ends with a carriage return, as on Windows"
             raise NotExecutable(path=path, why=why, first=f"convert its line ends: `sed -i 's/\\r$//' {quoted}`")
-        if not Path(interpreter).exists():
+        if not exists(Path(interpreter)):
             why = f"its first line names {interpreter!r}, which does not exist"
             raise NotExecutable(path=path, why=why, first=f"mend that line, or {before}")
     elif b"\0" not in head:

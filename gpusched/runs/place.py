@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gpusched.config import Config, run_state_dir
 from gpusched.errors import InputError
+from gpusched.files import is_directory, is_file
 
 #: name of a run's store within its state directory
 STORE = "state.db"
@@ -43,8 +44,8 @@ def store_of(state_dir: Path, directory: Path) -> Path:
     """The path of the store of the runs into `directory`. Raises NoRun, NoDirectory, RunNotYours, Unreachable."""
     path = state_dir / STORE
     try:
-        if not path.is_file():
-            raise NoRun(path=directory) if directory.is_dir() else NoDirectory(path=directory)
+        if not is_file(path):
+            raise NoRun(path=directory) if is_directory(directory) else NoDirectory(path=directory)
     except PermissionError as error:
         raise RunNotYours(path=directory, why=error.strerror) from None
     except OSError as error:

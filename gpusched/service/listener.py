@@ -64,7 +64,7 @@ class Listener:
         os.close(self._lock)
 
     def _make_directory(self, directory: Path) -> None:
-        if directory.is_dir():
+        if files.is_directory(directory):
             return
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.group is not None:

@@ -51,8 +51,9 @@ def _without_threading() -> Iterator[None]:
     """Let TA-Lib import a stand-in for `threading`, with `local`, which is all that it uses.
 
     The module itself registers a function that runs in each forked process and writes to 40 pages there, although there
-    are no other threads.
+    are no other threads. From Python 3.14 on there is no way around it: ctypes, which numpy needs, imports it.
     """
+    importlib.import_module("ctypes")
     if "threading" in sys.modules:
         yield
         return

@@ -9,6 +9,7 @@ import unicodedata
 from pathlib import Path
 
 from gpusched.core.wording import counted, first_few
+from gpusched.files import is_directory
 from gpusched.teacher import intervals
 from gpusched.teacher.suffixes import FLAT_SUFFIXES, SUFFIXES
 from gpusched.workload import NoData
@@ -19,10 +20,10 @@ SHOWN = 3
 
 def nothing_found(root: str, symbol: str, interval: str) -> NoData:
     """Make the error for a symbol without bars: the places that were searched, and a remedy."""
-    if not Path(root).is_dir():
+    if not is_directory(Path(root)):
         return NoData(f"no data: the data root {root} is not a directory", remedy="give another --data-root")
     below = Path(root, symbol)
-    if below.is_dir():
+    if is_directory(below):
         there, remedy = _instead(below, interval)
         return NoData(f"no data: {below} has no interval {interval} ({there})", remedy=remedy)
     missing = f"no data: neither {symbol}/{interval} nor {symbol}.csv or the like is in {root}"

@@ -14,6 +14,7 @@ import msgspec
 
 from gpusched.core.symbols import symbol_problem
 from gpusched.core.wording import first_few
+from gpusched.files import is_directory
 from gpusched.teacher import intervals
 from gpusched.teacher.contents import kind
 from gpusched.teacher.nearest import SHOWN, nothing_found
@@ -264,7 +265,7 @@ def _parts(directory: Path, name: str) -> tuple[Source, ...]:
 
 def _loose(below: Path, directories: list[str]) -> list[str]:
     """The names of what may hold bars in the directory of a symbol that has no intervals."""
-    if not below.is_dir():
+    if not is_directory(below):
         return []
     files = [path.name for path in below.iterdir() if path.name not in directories and not _hidden(path.name)]
     return [*directories, *sorted(name for name in files if _looks_like_data(name))]

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from gpusched.core.entry_point import EntryPoint
+from gpusched.files import is_file
 from gpusched.worker.messages import Stamp
 
 #: names of directories of installed packages: if a workload is one of them, the other packages there are not its code
@@ -159,7 +160,7 @@ def _files_of(base: Path, module: str, only: str | None) -> Iterator[Path]:
     for depth in range(1, len(parts) + 1):
         place = base.joinpath(*parts[:depth])
         for path in (place / "__init__.py", place.with_name(f"{place.name}.py")):
-            if path.is_file():
+            if is_file(path):
                 yield path
                 break
 

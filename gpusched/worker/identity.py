@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from gpusched.core.entry_point import entry_point
+from gpusched.files import is_file
 from gpusched.worker.code import Code, stamp_of
 
 #: Increase it with every change of what is counted.
@@ -89,6 +90,6 @@ def _directories(top: str) -> Iterator[tuple[str, list[str]]]:
 def _entries(directory: str, prefix: str, names: list[str]) -> Iterator[tuple[str, int, int]]:
     for name in names:
         path = Path(directory, name)
-        if path.is_file():
+        if is_file(path):
             status = path.stat()
             yield prefix + name, status.st_size, status.st_mtime_ns

@@ -307,7 +307,7 @@ def test_fields_of_newer_versions_are_ignored() -> None:
         b'{"type":"get_batch","batch_id":3}',
         b'{"type":"get_batch","batch_id":"\xff"}',
         b'{"type":"get_batch","batch_id":"\\ud800"}',
-        b'{"type":"ping","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"type":"ping","x":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}",
         b'{"type":"submit","source":"s","spec":' + b'{"settings":' * 100_000,
     ],
     ids=lambda line: repr(line[:40]),

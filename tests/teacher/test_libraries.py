@@ -33,7 +33,8 @@ if preload == "preload":
     from gpusched.teacher import booster
     print("trained:", "LGBM_BoosterUpdateOneIter" in vars(booster._lib))
     heavy = {"lightgbm", "scipy", "pandas", "sklearn", "polars", "pyarrow"}
-    heavy |= {"importlib.metadata", "logging", "numpy.ma", "random", "tempfile", "threading"}
+    heavy |= {"importlib.metadata", "logging", "numpy.ma", "random", "tempfile"}
+    heavy |= set() if sys.version_info >= (3, 14) else {"threading"}  # ctypes imports it
     print("heavy:", sorted(heavy & set(sys.modules)))
 teacher.train_window(msgspec.json.decode(task, type=Task), Path(directory), lambda phase, round=0, rounds=0: None)
 if preload == "preload":

@@ -38,6 +38,7 @@ from gpusched.core.symbols import symbol_problem
 from gpusched.engines.local import proc
 from gpusched.engines.local.proc import NoProc
 from gpusched.errors import BAD_INPUT, DONE, GpuschedError, UsageError
+from gpusched.files import exists, is_directory
 from gpusched.teacher.suffixes import SUFFIXES, TEXT
 from gpusched.workload import Trial
 
@@ -153,9 +154,9 @@ def _space_check(name: str, path: Path, remedy: str) -> Check:
     """Check the directory at `path`, or its nearest existing parent; nothing is created."""
     why, free = None, 0
     try:
-        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        existing = next(parent for parent in (path, *path.parents) if exists(parent))
         free = shutil.disk_usage(existing).free
-        if not existing.is_dir():
+        if not is_directory(existing):
             why = f"{existing} is not a directory"
         elif not os.access(existing, os.W_OK | os.X_OK):
             why = f"this user may not write to {existing}"
