@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -40,11 +41,15 @@ class Launching:
         #: windows that have not started, by their logs: the node and the number of the order, once that is sent
         self._pending: dict[str, tuple[Member, int] | None] = {}
         self._withdrawn: set[str] = set()
+        #: windows whose orders have not been sent, in the order of their launches, by their logs: the device, and an
+        #: event for the sending, or for its failure
+        self._unsent: dict[str, tuple[str, asyncio.Event]] = {}
         self._attending = Tasks()
 
     def launch(self, window: Ordered) -> None:
         """Start the process of a window, and let its attendant hear of it; from now on the window can be taken back."""
         self._pending[window.log] = None
+        self._unsent[window.log] = window.device.id, asyncio.Event()
         self._attending.start(self._attend(window))
 
     async def _attend(self, window: Ordered) -> None:
@@ -73,6 +78,7 @@ class Launching:
         try:
             return await self._launch(window)
         finally:
+            self._is_sent(window)
             del self._pending[window.log]
             self._withdrawn.discard(window.log)
 
@@ -82,6 +88,8 @@ class Launching:
         if node is None:
             raise node_lost(host)
         inputs = "" if self._staging is None else await self._staging.stage(node, batch, window.planned)
+        if window.at_once:
+            await self._earlier(window)
         if node is not self._node_of(host):
             raise node_lost(host)  # while its inputs were on their way
         if window.log in self._withdrawn:
@@ -104,7 +112,24 @@ class Launching:
                 at_once=window.at_once,
             )
         )
+        self._is_sent(window)
         return node, await awaited.launched()
+
+    async def _earlier(self, window: Ordered) -> None:
+        """Wait until the windows of the device that were launched before one that is ahead have been sent.
+
+        Its inputs may be there first, and the node would start it in the slot that one of them holds.
+        """
+        for log, (device_id, sent) in list(self._unsent.items()):
+            if log == window.log:
+                return
+            if device_id == window.device.id:
+                await sent.wait()
+
+    def _is_sent(self, window: Ordered) -> None:
+        if window.log in self._unsent:
+            _, sent = self._unsent.pop(window.log)
+            sent.set()
 
     def withdraw(self, log: str) -> None:
         """Take back a window that has not started."""
