@@ -54,4 +54,6 @@ def test_the_exit_code_is_the_interpreters(code: object, capsys: pytest.CaptureF
     by_python = subprocess.run(
         [sys.executable, "-c", f"raise SystemExit({code!r})"], check=False, capture_output=True, text=True
     )
-    assert (exit_code(SystemExit(code)), capsys.readouterr().err) == (by_python.returncode, by_python.stderr)
+    assert exit_code(SystemExit(code)) == by_python.returncode
+    said = by_python.stderr if isinstance(code, str) else ""  # of 2**64 some versions say that it is too large
+    assert capsys.readouterr().err == said
