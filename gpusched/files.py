@@ -202,9 +202,14 @@ def _mode(path: Path) -> int:
     try:
         return path.stat().st_mode
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        if not is_absent(error):
             raise
         return 0
+
+
+def is_absent(error: OSError) -> bool:
+    """Whether nothing has that name, or only a broken link; any other error proves nothing about it."""
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def write_named(path: Path, content: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -14,7 +13,7 @@ import msgspec
 
 from gpusched.core.symbols import symbol_problem
 from gpusched.core.wording import first_few
-from gpusched.files import is_directory
+from gpusched.files import is_absent, is_directory
 from gpusched.teacher import intervals
 from gpusched.teacher.contents import kind
 from gpusched.teacher.nearest import SHOWN, nothing_found
@@ -89,7 +88,7 @@ def _directories(below: Path) -> list[str]:
         with _refusals(below), os.scandir(below) as entries:
             return sorted(entry.name for entry in entries if not _hidden(entry.name) and _is_directory(entry))
     except OSError as error:
-        if not _is_absent(error):
+        if not is_absent(error):
             raise
         return []
 
@@ -99,7 +98,7 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         if entry.is_dir():
             return True
     except OSError as error:  # a link that leads to itself must not hide the others
-        if not _is_absent(error):
+        if not is_absent(error):
             raise
     return entry.is_symlink() and not entry.name.lower().endswith(SUFFIXES) and not Path(entry.path).exists()
 
@@ -149,7 +148,7 @@ def _files(directory: Path) -> tuple[tuple[Source, ...], tuple[DataNote, ...]]:
         try:
             status = entry.stat()
         except OSError as error:
-            if not _is_absent(error):
+            if not is_absent(error):
                 raise
             links.append(name)
             continue
@@ -198,14 +197,9 @@ def _refusals(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise BadData(f"{path}: {error.strerror}") from None
     except OSError as error:
-        if _is_absent(error) and path.is_symlink():
+        if is_absent(error) and path.is_symlink():
             raise BadData(f"{path}: is a broken link, to {path.readlink()}") from None
         raise
-
-
-def _is_absent(error: OSError) -> bool:
-    """Whether nothing has that name, or only a broken link; any other error proves nothing about the data."""
-    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def _flat(root: str, symbol: str) -> tuple[tuple[Source, ...], tuple[DataNote, ...]] | None:
@@ -239,7 +233,7 @@ def _file_or_parts(directory: Path, name: str) -> tuple[Source, ...]:
         with _refusals(path):
             status = path.stat()
     except OSError as error:
-        if not _is_absent(error):
+        if not is_absent(error):
             raise
         return ()
     other_kind = kind(status.st_mode)
