@@ -198,7 +198,7 @@ def is_directory(path: Path) -> bool:
 
 
 def _mode(path: Path) -> int:
-    """The mode of what `path` leads to; 0: there is nothing."""
+    """The mode of the file behind `path`; 0: there is none."""
     try:
         return path.stat().st_mode
     except OSError as error:

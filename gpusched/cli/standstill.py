@@ -1,4 +1,4 @@
-"""Tells whoever waits for a batch that all its remaining windows are held, or what the batch itself waits for."""
+"""Tells whoever waits for a batch that all its remaining windows are held, or which batches it waits for itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Standstill:
 def follow_to_end(
     subscription: Subscription, batch_id: str, say: Callable[[str], None], say_held: Callable[[str], None]
 ) -> None:
-    """Wait until a batch is finished, held or gone, and tell what it waits for itself. Raises as `follow` does."""
+    """Wait until a batch is finished, held or gone, and tell which batches it waits for itself. Raises as `follow` does."""
     view = BatchView()
     standstill = Standstill(view, say_held)
 

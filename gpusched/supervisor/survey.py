@@ -310,7 +310,7 @@ class Findings:
         )
 
     def _joined(self, data: SurveyedSymbol) -> SurveyedSymbol:
-        """What is told of a symbol now, joined with what was told of its other windows or points before.
+        """The findings about a symbol, joined with earlier ones about its other windows or points.
 
         Days outside the symbol's windows are wrong, and left out.
         """

@@ -36,7 +36,7 @@ class Common:
 
 
 def digest(symbol: str, examples: Examples) -> bytes:
-    """A digest of what the features and the labels file are made of; features and returns follow from the bars."""
+    """A digest of the inputs of the features and the labels file; features and returns follow from the bars."""
     made_of = hashlib.sha256(f"{len(examples.bars)} {len(examples.labels)} {symbol}".encode())
     for column in (*examples.bars.columns(), examples.labels):
         made_of.update(np.ascontiguousarray(column).data)

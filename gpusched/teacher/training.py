@@ -34,7 +34,7 @@ from gpusched.workload import BadParameters, Report
 #: two (2 cores; half a second if they spin while they wait), on 7,000 rows 0.2 s and 0.35 s.
 ROWS_PER_THREAD = 10_000
 
-#: what LightGBM's messages about a refused parameter have in them: the name of a source file, or certain words
+#: marks of LightGBM's messages about a refused parameter: the name of a source file, or certain words
 _REFUSED = re.compile(r"config(_auto)?\.(cpp|h)|^Parameter |^Unknown |^Cannot (set|use) |not enabled in this build")
 #: the place in LightGBM's sources that such a message may end with
 _PLACE = re.compile(r" at \S+, line \d+ *\.\s*$")

@@ -153,7 +153,7 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def _stage_explained(options: argparse.Namespace) -> Explanation | None:
-    """Why a stage has no windows yet; None where what was given is no name of a stage."""
+    """Why a stage has no windows yet; None for a name of no stage."""
     if "/" in options.window:
         return None
     with contextlib.suppress(GpuschedError), of_batch(options, options.window) as (source, batch_id):

@@ -103,7 +103,7 @@ def _hand_over(
 
 
 def _tell(daemon: Connection, submitted: Submitted, options: argparse.Namespace, errors: Console) -> None:
-    """Say what became of the batch; what `--wait` shows anyway is left to it."""
+    """Tell the outcome of the batch, but for the lines that `--wait` shows anyway."""
     batch = submitted.batch
     if submitted.choice is not None and submitted.choice.reason:
         errors.print(submitted.choice.reason)

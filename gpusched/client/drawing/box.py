@@ -133,7 +133,7 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _lay(border: list[str], at: int, words: str) -> None:
-    """Put words on a border; what would stand beyond its ends is left out."""
+    """Put words on a border; those beyond its ends are left out."""
     for character in words:
         cells = cell_len(character)
         if at >= 0 and at + cells <= len(border):

@@ -33,7 +33,7 @@ def nvml_binding() -> Any:
 
 @contextlib.contextmanager
 def session() -> Iterator[Any]:
-    """NVML, started for the time of the context. Raises what `nvml_binding` does, and NVMLError."""
+    """NVML, started for the time of the context. Raises as `nvml_binding` does, and NVMLError."""
     nvml = nvml_binding()
     nvml.nvmlInit()
     try:
