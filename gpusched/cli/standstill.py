@@ -32,7 +32,7 @@ class Standstill:
 def follow_to_end(
     subscription: Subscription, batch_id: str, say: Callable[[str], None], say_held: Callable[[str], None]
 ) -> None:
-    """Wait until a batch is finished, held or gone, and tell which batches it waits for itself. Raises as `follow` does."""
+    """Wait until a batch is finished, held or gone; tell which batches it waits for itself. Raises as `follow` does."""
     view = BatchView()
     standstill = Standstill(view, say_held)
 
