@@ -10,11 +10,8 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    import anyio.abc
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, NamedTuple
 
 PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
 Program = subprocess.Popen[bytes]
@@ -79,35 +76,50 @@ def answer(*command: str | os.PathLike[str], within_s: float) -> str | None:
 
 
 async def call(command: Sequence[str], message: bytes, *, timeout_s: float) -> Called:
-    """Call a program with a message on its stdin, and discard its stdout. Its children end with it. Raises OSError."""
+    """Call a program with a message as its stdin, and discard its stdout. Its children end with it. Raises OSError."""
     import anyio  # `start` comes before everything that is slow to import
 
-    process = await anyio.open_process(command, stdout=subprocess.DEVNULL, start_new_session=True)
     stderr = bytearray()
-    try:
-        with anyio.move_on_after(timeout_s):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_feed, process, message)
-                assert process.stderr is not None
-                async for part in process.stderr:
+    with _readable(message) as stdin, _pipe() as (ours, theirs):
+        with theirs:
+            process = await anyio.open_process(
+                command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=theirs, start_new_session=True
+            )
+        try:
+            with anyio.move_on_after(timeout_s):
+                while part := await _part(ours):
                     stderr += part
                     del stderr[:-_KEPT]
                 await process.wait()
-    finally:
-        status = process.returncode
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with anyio.CancelScope(shield=True):
-            await process.aclose()
+        finally:
+            status = process.returncode
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with anyio.CancelScope(shield=True):
+                await process.wait()
     last = stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
     return Called(status, last[-_MOST_CHARS:])
 
 
-async def _feed(process: anyio.abc.Process, message: bytes) -> None:
-    """Write the message to the program's stdin, which it may have closed without reading."""
+def _readable(message: bytes) -> IO[bytes]:
+    """A file in memory with the message: a program that does not read it keeps nobody waiting."""
+    file = os.fdopen(os.memfd_create("gpusched-message", os.MFD_CLOEXEC), "w+b")
+    file.write(message)
+    file.seek(0)
+    return file
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """A pipe of our own, which is closed here even if a process keeps the other end; asyncio's waits for that one."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb", buffering=0) as ours, os.fdopen(writer, "wb", buffering=0) as theirs:
+        yield ours, theirs
+
+
+async def _part(pipe: IO[bytes]) -> bytes:
+    """The next bytes from the pipe; empty at its end."""
     import anyio
 
-    assert process.stdin is not None
-    with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-        await process.stdin.send(message)
-        await process.stdin.aclose()
+    await anyio.wait_readable(pipe)
+    return os.read(pipe.fileno(), _KEPT)

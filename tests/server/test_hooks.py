@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,11 @@ def fifo(tmp_path: Path) -> Path:
 @pytest.fixture
 def daemon(tmp_path: Path) -> Daemon:
     return Daemon(tmp_path / "daemon")
+
+
+def open_files() -> set[tuple[str, str]]:
+    """Each descriptor of this process and its file."""
+    return {(one.name, str(one.readlink())) for one in Path("/proc/self/fd").iterdir() if one.exists()}
 
 
 def told(fifo: Path) -> dict[str, Any]:
@@ -101,8 +107,8 @@ def test_a_hook_that_hangs_is_stopped_with_all_that_it_started(daemon: Daemon, f
     os.close(reader)
 
 
-async def test_a_hook_that_has_ended_did_not_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has started holds its stderr, and ends with it: the time is over when the hook itself has ended."""
+async def called_until_its_end(monkeypatch: pytest.MonkeyPatch, script: str) -> programs.Called:
+    """Call a shell that leaves others with its stderr; its time is over when it has ended itself."""
     opened, called, within = [], [], anyio.CancelScope()
     open_process = anyio.open_process
 
@@ -111,8 +117,7 @@ async def test_a_hook_that_has_ended_did_not_take_too_long(monkeypatch: pytest.M
         return opened[0]
 
     async def call() -> None:
-        command = ["sh", "-c", "sleep 1000 & exit 3"]
-        called.append(await programs.call(command, b"", timeout_s=PATIENCE_S))
+        called.append(await programs.call(["sh", "-c", script], b"unread" * 100_000, timeout_s=PATIENCE_S))
 
     monkeypatch.setattr(anyio, "open_process", opening)
     monkeypatch.setattr(anyio, "move_on_after", lambda _: within)
@@ -122,7 +127,25 @@ async def test_a_hook_that_has_ended_did_not_take_too_long(monkeypatch: pytest.M
             while not opened or opened[0].returncode is None:
                 await anyio.lowlevel.checkpoint()
         within.cancel()
-    assert [one.status for one in called] == [3]
+    return called[0]
+
+
+async def test_a_hook_that_has_ended_did_not_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await called_until_its_end(monkeypatch, "sleep 1000 & exit 3")).status == 3
+
+
+async def test_a_call_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that has left the session is not stopped, and has the other end of the pipe for as long as it likes."""
+    fifo, pid = tmp_path / "fifo", tmp_path / "pid"
+    os.mkfifo(fifo)
+    leaves = f"setsid sh -c 'echo $$ > {fifo}; exec sleep 1000' & read pid < {fifo}; echo $pid > {pid}; exit 3"
+    before = open_files()
+    called = await called_until_its_end(monkeypatch, leaves)
+    try:
+        assert open_files() == before
+        assert called.status == 3
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 def test_run_calls_it_too(tmp_path: Path) -> None:
