@@ -15,7 +15,7 @@ import msgspec
 from gpusched import files
 from gpusched.errors import StoreCorrupt, StoreLocked, StoreReplaced, StoreUnlockable
 from gpusched.store.opening import connect, connect_to_read, make_private
-from gpusched.store.sqlite_errors import complete, translated
+from gpusched.store.sqlite_errors import translated
 
 #: errors of flock on file systems without locks, as some network file systems are
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -34,7 +34,7 @@ class Database:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open the file at `path`; see `Store.open`."""
-        with contextlib.ExitStack() as on_error, translated(path), complete(path):
+        with contextlib.ExitStack() as on_error, translated(path):
             files.make_private_directory(path.parent)
             lock_fd = _lock(path)
             on_error.callback(os.close, lock_fd)
@@ -48,7 +48,7 @@ class Database:
     @classmethod
     def peek(cls, path: Path) -> Self | None:
         """Open the file at `path` for reading only, without its lock; None if it is of an older version."""
-        with translated(path), complete(path):
+        with translated(path):
             connection = connect_to_read(path)
             return None if connection is None else cls(path, -1, connection)
 
@@ -107,7 +107,7 @@ class Database:
 
     def query(self, sql: str, arguments: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
         """The rows of a query."""
-        with translated(self.path), complete(self.path):
+        with translated(self.path):
             return self._connection.execute(sql, arguments).fetchall()
 
     @contextlib.contextmanager

@@ -34,7 +34,8 @@ def translated(path: Path) -> Iterator[None]:
         if str(error).startswith("Could not decode to UTF-8"):  # Python's own error, without a code
             raise StoreCorrupt(path=path, cause=_NO_TEXT) from error
         match code & 0xFF:
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            # SQLITE_ERROR: of a table, a column or an index that is missing, or there already
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
                 raise StoreCorrupt(path=path, cause=error) from error
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 raise StoreLocked(path=path, holder="another program that reads or writes it") from error
@@ -48,17 +49,3 @@ def translated(path: Path) -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise StoreFull(path=path, cause=cause) from error
         raise StoreUnwritable(path=path, cause=cause) from error
-
-
-@contextlib.contextmanager
-def complete(path: Path) -> Iterator[None]:
-    """Have a table, a column or an index that is missing, or there already, told as damage.
-
-    Not around commits: a supervisor waits until what is wrong with its store is over, and this never is.
-    """
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:
-            raise
-        raise StoreCorrupt(path=path, cause=error) from error

@@ -44,7 +44,7 @@ from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Active, Failure, State, Stopping
 from gpusched.directories import NotOurs
 from gpusched.engines.engine import Engine, LeftBehind
-from gpusched.errors import StoreError
+from gpusched.errors import StoreCorrupt, StoreError
 from gpusched.store.store import Store
 from gpusched.supervisor.arrivals import Arrivals
 from gpusched.supervisor.attempts import Attempts
@@ -288,7 +288,10 @@ class Supervisor:
             waiter.set()
 
     def _commit(self) -> bool:
-        """Make the records durable and let everyone follow them; return whether the commit succeeded."""
+        """Make the records durable and let everyone follow them; return whether the commit succeeded.
+
+        Raises StoreCorrupt: whatever else is wrong with a store is waited for, as it may be over some time.
+        """
         histories = self._histories.to_keep(self._records)
         about = str(self._store.path)
         try:
@@ -296,6 +299,8 @@ class Supervisor:
                 log.warning("the store was removed while it was in use, and is written anew path=%s", about)
             if self._records or histories:
                 self._store.record(self._records, self._learning.unsaved, histories)
+        except StoreCorrupt:
+            raise
         except StoreError as problem:
             self._engine.condition.tell("store", about, problem.sentence)
             return False

@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -242,6 +243,24 @@ def test_the_wait_for_a_full_disk_is_told_above_the_live_view(gpusched: Command,
             terminal.until("SIGTERM) to leave now")
             terminal.process.terminate()
             assert terminal.end() == 130
+
+
+def test_a_store_that_is_damaged_under_a_run_ends_it(gpusched: Command, fifo: Path) -> None:
+    """Nothing else than that would ever be over: a commit is not tried again."""
+    process = _start_waiting(gpusched, fifo)
+    path = gpusched.directory / "out" / ".gpusched" / "state.db"
+    with contextlib.closing(sqlite3.connect(path)) as store:
+        store.execute("DROP TABLE attempts")
+    fifo.write_bytes(b".")
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 4, (out, err)
+    assert f"{path} is not a sound store: no such table: attempts\nhint: move it aside" in err
+    wait_for_descendants()
+    complete = list((gpusched.directory / "out").glob("FIFO*/model.txt"))
+    assert complete
+    path.rename(path.with_name("damaged"))
+    fifo.write_bytes(b"." * 24)
+    assert gpusched.json(*WAITING)["windows"]["reused"] == len(complete)
 
 
 def test_three_interrupts_leave_whatever_hangs_and_the_next_run_ends_it(gpusched: Command, fifo: Path) -> None:
