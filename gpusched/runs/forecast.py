@@ -21,8 +21,8 @@ from gpusched.core.planning import Plan
 from gpusched.devices.slots import PoolPlan, PoolRules
 from gpusched.engines.opening import engine_of
 from gpusched.errors import one_error
-from gpusched.runs.place import STORE
 from gpusched.runs.run import Run, found_here
+from gpusched.store import STORE
 from gpusched.store.learned import peek_learned, peek_timings
 from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.planner import Planner

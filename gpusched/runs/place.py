@@ -8,9 +8,7 @@ from pathlib import Path
 from gpusched.config import Config, run_state_dir
 from gpusched.errors import InputError
 from gpusched.files import is_directory, is_file
-
-#: name of a run's store within its state directory
-STORE = "state.db"
+from gpusched.store import STORE
 
 
 class NoRun(InputError):

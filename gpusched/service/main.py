@@ -16,11 +16,11 @@ from pathlib import Path
 
 import anyio
 
-from gpusched import __version__
+from gpusched import __version__, files
 from gpusched.config import Config
 from gpusched.core.events import BatchAccepted, BatchFinished, BatchHeld, BatchReleased, WindowMoved
 from gpusched.engines.opening import look_here
-from gpusched.errors import DONE, GpuschedError, StoreUnwritable, one_error
+from gpusched.errors import DONE, GpuschedError, StoreError, StoreUnwritable, one_error
 from gpusched.protocol.places import listening_path
 from gpusched.service.admission import Admission
 from gpusched.service.forgetting import Forgetting
@@ -35,6 +35,7 @@ from gpusched.service.server import Server
 from gpusched.service.stages import Stages
 from gpusched.service.territory import Territory
 from gpusched.service.warmth import Warmth
+from gpusched.store import STORE
 from gpusched.supervisor.followers import TurnEnded
 from gpusched.supervisor.runtime import opened
 
@@ -42,6 +43,11 @@ from gpusched.supervisor.runtime import opened
 MAX_DESCRIPTORS = 16384
 
 log = logging.getLogger("gpusched.daemon")
+
+
+class StateDirectoryShared(StoreError):
+    problem = "{path} is open to others and holds other things than a daemon's ({name})"
+    remedy = "name a directory of its own, which is made if it is missing: daemon.state_dir in the configuration"
 
 
 def serve(config: Config) -> int:
@@ -66,8 +72,8 @@ async def _serve(config: Config) -> None:
         os.umask(0o777 & ~mode)  # the launcher and its windows inherit it; private files have modes of their own
     async with AsyncExitStack() as stack:
         stack.callback(notifier.close)
+        _make_private(config.daemon.state_dir)
         runtime = await stack.enter_async_context(opened(config, config.daemon.state_dir, look_here(config), Journal()))
-        _make_private(runtime.state_dir)
         listener = Listener(listening_path(config.daemon.socket), config.daemon.group or None)
         stack.callback(listener.close)
         hub, service = Hub(runtime), Service(notifier, runtime)
@@ -124,9 +130,13 @@ def _output_mode(config: Config) -> int | None:
 
 
 def _make_private(directory: Path) -> None:
-    """Restrict the state directory to the daemon's own user."""
+    """Make the state directory, or restrict it to this user. Raises StateDirectoryShared, StoreUnwritable."""
     try:
+        files.make_private_directory(directory)
         if directory.stat().st_mode & 0o077:
+            names = sorted({path.name for path in directory.iterdir()} - {"lost+found"})
+            if names and not any(name.startswith(STORE) for name in names):
+                raise StateDirectoryShared(path=directory, name=names[0])
             directory.chmod(0o700)
     except OSError as error:
         raise StoreUnwritable(path=directory, cause=error.strerror or error) from error

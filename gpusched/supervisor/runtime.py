@@ -20,6 +20,7 @@ from gpusched.devices.kind import Discovery
 from gpusched.devices.slots import PoolRules
 from gpusched.engines.engine import Engine
 from gpusched.engines.opening import engine_of
+from gpusched.store import STORE
 from gpusched.store.store import Store
 from gpusched.supervisor.fleet import Fleet
 from gpusched.supervisor.followers import Follower, Followers, Noted
@@ -81,7 +82,7 @@ async def opened(
     Raises StoreError.
     """
     rules = PoolRules(config) if spec is None else PoolRules(config, spec.device, spec.workers)
-    with Store.open(state_dir / "state.db") as store:
+    with Store.open(state_dir / STORE) as store:
         async with engine_of(config, state_dir, discovery, mark=store.mark, standing=spec is None) as engine:
             ended = await engine.sweep()
             runtime = Runtime(rules, store, engine, *followers)

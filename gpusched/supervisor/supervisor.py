@@ -39,7 +39,7 @@ from gpusched.core.events import (
     SliceGranted,
     TimePassed,
 )
-from gpusched.core.model import Batch, DataNotes, PlannedWindow, WindowKey
+from gpusched.core.model import Batch, DataNotes, PlannedWindow
 from gpusched.core.scheduler import Scheduler
 from gpusched.core.states import Active, Failure, State, Stopping
 from gpusched.directories import NotOurs
@@ -288,10 +288,7 @@ class Supervisor:
             waiter.set()
 
     def _commit(self) -> bool:
-        """Make the records durable and let everyone follow them; return whether the commit succeeded.
-
-        Raises StoreCorrupt: whatever else is wrong with a store is waited for, as it may be over some time.
-        """
+        """Make the records durable and let everyone follow them; return whether that succeeded. Raises StoreCorrupt."""
         histories = self._histories.to_keep(self._records)
         about = str(self._store.path)
         try:
@@ -299,9 +296,9 @@ class Supervisor:
                 log.warning("the store was removed while it was in use, and is written anew path=%s", about)
             if self._records or histories:
                 self._store.record(self._records, self._learning.unsaved, histories)
-        except StoreCorrupt:
-            raise
         except StoreError as problem:
+            if isinstance(problem, StoreCorrupt):
+                raise  # anything else may be over some time, and is waited for
             self._engine.condition.tell("store", about, problem.sentence)
             return False
         self._engine.condition.clear("store", about)
@@ -336,7 +333,7 @@ class Supervisor:
         match command:
             case Terminate() | Kill() | Withdraw():
                 self._act(command, tasks)
-            case Launch(key=key, attempt=attempt) if self._unwanted(key):
+            case Launch(key=key, attempt=attempt) if self._shutdown or isinstance(self.scheduler.state(key), Stopping):
                 never = Failure(kind="interrupted", message="stopped before it was launched")
                 self.post(AttemptEnded(key=key, attempt=attempt, ending=never, launched=False))
             case CheckResults() if self._stopping:
@@ -344,10 +341,6 @@ class Supervisor:
             case _:
                 return False
         return True
-
-    def _unwanted(self, key: WindowKey) -> bool:
-        """Whether a launch that waits for a commit need not be made any more."""
-        return self._shutdown or isinstance(self.scheduler.state(key), Stopping)
 
     async def _check_results(self, command: CheckResults) -> None:
         """Check results in a thread: there may be many, and on a slow network file system."""

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -146,6 +147,28 @@ def test_a_state_directory_that_cannot_be_written(service: Daemon) -> None:
     log = service.log.read_text()
     assert "Traceback" not in log
     assert str(service.directory / "state") in log
+
+
+def test_a_directory_of_others_is_left_alone(service: Daemon) -> None:
+    """`state_dir = "/tmp"` would take it from all other programs."""
+    state = service.directory / "state"
+    state.mkdir()
+    state.chmod(0o1777)
+    (state / "theirs").touch()
+    assert f"{state} is open to others and holds other things than a daemon's (theirs)" in refused(service)
+    assert [path.name for path in state.iterdir()] == ["theirs"]
+    assert stat.S_IMODE(state.stat().st_mode) == 0o1777
+
+
+@pytest.mark.parametrize("name", ["lost+found", "state.db.lock"])
+def test_a_new_file_system_or_what_a_daemon_has_left_is_made_private(service: Daemon, name: str) -> None:
+    state = service.directory / "state"
+    state.mkdir()
+    state.chmod(0o755)
+    (state / name).touch()
+    service.start()
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    service.stop()
 
 
 # -- signals -----------------------------------------------------------------------------------------------------------
@@ -359,6 +382,19 @@ def test_a_damaged_store_is_named_and_results_are_reused_without_it(service: Dae
     with service.connect() as connection:
         connection.submit(service.spec("S0", "S1"), source="x", name="before")
     assert finished(service, "before").counts == {"reused": 2}
+
+
+def test_a_store_that_is_damaged_under_a_daemon_ends_it(service: Daemon) -> None:
+    service.start()
+    store = service.directory / "state" / "state.db"
+    with contextlib.closing(sqlite3.connect(store)) as other:
+        other.execute("DROP TABLE windows")
+    with service.connect() as connection, pytest.raises(DaemonError):
+        connection.submit(service.spec("S0"), source="x", name="lost")
+    assert service.end() == BAD_INPUT
+    said = service.log.read_text()
+    assert f"{store} is not a sound store: no such table: windows" in said
+    assert "Traceback" not in said
 
 
 def test_a_store_of_a_newer_version_is_left_alone(service: Daemon) -> None:
