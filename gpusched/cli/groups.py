@@ -183,7 +183,7 @@ def tables(command: argparse.ArgumentParser) -> None:
 
 def report(command: argparse.ArgumentParser) -> None:
     command.add_argument("other", nargs="?", metavar="OTHER", help="another one, to be shown beside it")
-    command.add_argument("-o", "--output", metavar="FILE", help="the file to write (<batch id>.html)")
+    command.add_argument("-o", "--output", metavar="FILE", help="the file to write (<batch id>.html); -: stdout")
     command.add_argument("--metric", metavar="NAME", help="the metric of the figures (validation_auc)")
 
 

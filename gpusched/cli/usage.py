@@ -27,6 +27,11 @@ class WrongUsage(UsageError):
         return str(self.details["usage"])
 
 
+class OneAtATime(UsageError):
+    problem = "{one} does not go with {other}"
+    remedy = "give one of them"
+
+
 class Parser(argparse.ArgumentParser):
     """Argparse, with errors from the catalogue and suggestions of our own."""
 

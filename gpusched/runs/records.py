@@ -25,7 +25,7 @@ from gpusched.directories import is_same
 from gpusched.protocol import BatchDetail, BatchStatus, LogChunk, Snapshot, WindowDetail, WindowLine
 from gpusched.runs.place import NothingPlanned, store_of
 from gpusched.service import views
-from gpusched.service.names import Names, NoLog
+from gpusched.service.names import Names, no_log
 from gpusched.service.views import RECENT_WINDOWS
 from gpusched.store.database import lock_path
 from gpusched.store.store import Store
@@ -161,10 +161,8 @@ class Records:
             last = attempt_of(state) - isinstance(state, Queued | Held)
             number, ended = attempt or last, isinstance(state, Finished)
             chunks = self._read(key, number, offset)
-            if chunks is None and not follow:
-                why = "it was never launched" if last == 0 else f"attempt {number} left none"
-                if not 0 < number <= last:
-                    raise NoLog(window=key, why=why)
+            if chunks is None and not follow and not 0 < number <= last:
+                raise no_log(key, state, number, last)
             for chunk in chunks or ():
                 yield chunk
                 offset = chunk.offset + len(chunk.data)

@@ -9,7 +9,7 @@ import msgspec
 
 from gpusched.core.model import Batch, WindowKey
 from gpusched.core.pool import Pool
-from gpusched.core.states import State
+from gpusched.core.states import Finished, Reused, State
 from gpusched.core.statuses import STATUSES
 from gpusched.devices.naming import named
 from gpusched.errors import InputError, similar
@@ -44,6 +44,14 @@ class UnknownStatus(InputError):
 class NoLog(InputError):
     problem = "{window} has no log: {why}"
     remedy = "`gpusched show {window}` tells its story"
+
+
+def no_log(window: WindowKey, state: State, attempt: int, launched: int) -> NoLog:
+    """Why an attempt of a window has no log; `launched`: its latest attempt, 0 if it has none."""
+    why = f"attempt {attempt} left none" if launched else "it was never launched"
+    if isinstance(state, Finished) and isinstance(state.outcome, Reused):
+        why = "its result is that of an earlier run"
+    return NoLog(window=window, why=why)
 
 
 class Names:

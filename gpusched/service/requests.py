@@ -57,7 +57,7 @@ from gpusched.service.admission import Admission, Admitted, NotYetDurable
 from gpusched.service.clients import Peer
 from gpusched.service.forgetting import Forgetting
 from gpusched.service.hub import Hub, Subscriber
-from gpusched.service.names import Names, NoLog, devices
+from gpusched.service.names import Names, devices, no_log
 from gpusched.service.stages import Stages, waits
 from gpusched.supervisor.inbox import now
 from gpusched.supervisor.runtime import Runtime
@@ -352,7 +352,7 @@ class Requests:
             reached = await self._send_log(key, attempt, offset, client)
             written = 0 < attempt <= last  # an attempt without output leaves no file
             if reached is None and not written and (ended or not request.follow):
-                raise NoLog(window=key, why=f"attempt {attempt} left none" if last else "it was never launched")
+                raise no_log(key, state, attempt, last)
             offset = reached or 0
             if not request.follow or (ended and request.attempt) or (isinstance(state, Finished) and attempt >= last):
                 break

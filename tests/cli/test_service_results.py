@@ -141,6 +141,8 @@ def test_a_report_of_a_batch_is_one_file(client: Client) -> None:
     found = client.json("report", "reported", "-o", "other.html")
     assert Path(found["report"]) == client.directory / "other.html"
     assert not [path.name for path in client.directory.iterdir() if path.name.startswith(".")]
+    assert client("report", "reported", "-o", "-") == text
+    assert "-o - does not go with --json" in client.error("report", "reported", "-o", "-", "--json", code=2)
     assert "no batch reportd" in client.error("report", "reportd", code=4)
     assert "is not the directory of a run" in client.error("report", ".", code=4)
     assert "cannot be written" in client.error("report", "reported", "-o", "no/such/dir.html", code=4)

@@ -242,6 +242,8 @@ def test_results_of_another_batch_and_of_other_parameters(daemon: Daemon, tmp_pa
         (trained,) = connection.results(first.id)
         assert reused.started_at == pytest.approx(trained.started_at, abs=1e-5)
         assert (reused.slot, reused.attempts) == (trained.slot, 1)
+        with pytest.raises(InputError, match="has no log: its result is that of an earlier run"):
+            list(connection.log(both.batch.id, label("A")))
 
         submit = partial(connection.submit, daemon.spec("B", alpha=1), source="other", output_dir=tmp_path / "both")
         (tmp_path / "both" / label("B") / "model.txt").write_text("damaged, so it cannot be reused")

@@ -129,7 +129,7 @@ def test_a_window_that_was_never_launched_has_no_log(daemon: Daemon, name: str) 
     with daemon.connect() as connection:
         connection.submit(daemon.spec("SKIP"), source="s", name=name)
         for follow in (False, True):
-            with pytest.raises(InputError, match="has no log"):
+            with pytest.raises(InputError, match="has no log: it was never launched"):
                 list(connection.log(name, label("SKIP"), follow=follow))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from gpusched.analysis.content import Report
 from gpusched.analysis.page import page
 from gpusched.analysis.scores import of_lines
 from gpusched.cli.sources import of_batch
+from gpusched.cli.usage import OneAtATime
 from gpusched.client.drawing.listing import print_json
 from gpusched.core.totals import worth_object
 from gpusched.errors import DONE, InputError
@@ -27,6 +29,8 @@ class CannotWrite(InputError):
 
 def report(options: argparse.Namespace) -> int:
     """Write the report of a batch, or of a batch beside another one."""
+    if options.output == "-" and options.json:
+        raise OneAtATime(one="-o -", other="--json")
     content = _content(options, options.batch)
     path, comparison = Path(options.output or f"{content.batch.id}.html"), None
     if options.other is not None:
@@ -34,6 +38,9 @@ def report(options: argparse.Namespace) -> int:
         metrics = [options.metric] if options.metric else []
         comparison = compare(options.batch, options.other, of_lines(content.results), of_lines(other.results), metrics)
     text = page(content, comparison)
+    if options.output == "-":
+        sys.stdout.write(text)
+        return DONE
     try:
         files.write_named(path, text.encode())
     except OSError as error:

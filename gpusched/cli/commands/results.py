@@ -15,6 +15,7 @@ import msgspec
 from gpusched.cli.notes import notes_object, print_notes, print_worth
 from gpusched.cli.sources import of_batch
 from gpusched.cli.summaries import SYMBOL_COLUMNS, VALUE_COLUMNS, Row, best, by_symbol, by_values
+from gpusched.cli.usage import OneAtATime
 from gpusched.client.drawing.listing import Cell, iso, on_terminal, print_json, print_listing
 from gpusched.client.drawing.palette import STYLES
 from gpusched.client.drawing.plain import clean_lines
@@ -49,11 +50,6 @@ class UnknownColumn(UsageError):
 class NothingSwept(UsageError):
     problem = "--by param sums up the points of a sweep, and {asked} has none"
     remedy = "name columns: `gpusched results {asked} --by symbol`"
-
-
-class OneAtATime(UsageError):
-    problem = "{one} does not go with {other}"
-    remedy = "give one of them"
 
 
 class PerWhat(UsageError):
