@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from textual.command import CommandPalette
 from textual.geometry import Region
 from textual.widgets import Static
 
+from gpusched.client.connection import Connection, NoDaemon
+from gpusched.client.link import HungUp
+from gpusched.client.top import details
 from gpusched.client.top.app import LOST, Top
 from gpusched.client.top.boxes import Help, Question, Told
 from gpusched.client.top.details import DevicePage, WindowPage
 from gpusched.client.top.lists import Dashboard, WindowsPage
+from gpusched.errors import GpuschedError
 from gpusched.protocol import LogChunk
 from tests.cli.clients import Client
 from tests.end_to_end.terminal import LEFT, Terminal
@@ -131,6 +136,35 @@ async def test_answers_go_with_the_next_key_and_a_lost_daemon_stays_lost(tmp_pat
             instant = top.monotonic
             await keys.press("k")
             assert top.monotonic == instant
+
+
+async def test_a_page_that_cannot_be_asked_says_why_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks again and again; of a daemon that has gone the last line tells, and no box."""
+    far = tmp_path / ("a-long-way" * 10)
+    gone, silent = HungUp(path=far), NoDaemon(tried=far)
+    failures: list[GpuschedError] = [gone, silent, silent, silent]
+
+    def refused(_: object) -> Connection:
+        raise failures.pop(0)
+
+    with Daemon(tmp_path) as daemon:
+        top = Top(Console(), daemon.socket)
+        async with top.run_test(size=(80, 24)) as keys:
+            await top.workers.wait_for_complete()  # it is connected
+            monkeypatch.setattr(details, "connect", refused)
+            monkeypatch.setattr(DevicePage, "on_mount", lambda _: None)
+            page = DevicePage("cpu")
+            await top.push_screen(page)
+            await asyncio.to_thread(page._ask)
+            assert top.screen is page
+            await asyncio.to_thread(page._ask)
+            await asyncio.to_thread(page._ask)
+            await keys.press("escape")
+            assert top.screen is page
+            daemon.kill()
+            await keys.pause()
+            await asyncio.to_thread(page._ask)
+            assert (top.screen, top.message, failures) == (page, LOST, [])
 
 
 async def test_what_cannot_be_done_is_said_at_once(client: Client) -> None:

@@ -28,6 +28,7 @@ from textual.screen import Screen
 from gpusched.client.connection import Connection, Subscription, connect
 from gpusched.client.drawing.dashboard import title
 from gpusched.client.host import look_at_host
+from gpusched.client.link import HungUp
 from gpusched.client.top.boxes import Help, Question, Told
 from gpusched.client.top.lists import Dashboard
 from gpusched.client.top.page import Page
@@ -238,10 +239,16 @@ class Top(App[None]):
     def say(self, answer: str) -> None:
         """Until another key is pressed; nothing if it is empty."""
         if cell_len(answer) > self.size.width:
-            self.push_screen(Told(answer, plain=self._plain))
+            if not (isinstance(self.screen, Told) and self.screen.answer == answer):
+                self.push_screen(Told(answer, plain=self._plain))
             answer = ""
         self._answer = answer
         self.changed = True
+
+    def lack(self, error: GpuschedError) -> None:
+        # One that hangs up is lost, too, if not yet for the other connection.
+        if self._lost_at is None and not isinstance(error, HungUp):
+            self.call_from_thread(self.say, error.sentence)
 
     @property
     def _plain(self) -> bool:

@@ -62,10 +62,11 @@ class Told(ModalScreen[None]):
     def __init__(self, answer: str, *, plain: bool) -> None:
         """`plain`: the terminal shows ASCII alone."""
         super().__init__()
-        self._answer = clean(answer, ascii_only=plain)
+        self.answer = answer
+        self._plain = plain
 
     def compose(self) -> ComposeResult:
-        yield Static(Text(self._answer, "bold yellow"))
+        yield Static(Text(clean(self.answer, ascii_only=self._plain), "bold yellow"))
 
 
 class Help(ModalScreen[None]):

@@ -12,6 +12,7 @@ from textual.screen import Screen
 from gpusched.client.connection import Connection
 from gpusched.client.views.host import HostView
 from gpusched.client.views.overview import Overview
+from gpusched.errors import GpuschedError
 
 
 class Desk(Protocol):
@@ -46,6 +47,10 @@ class Desk(Protocol):
 
     def say(self, answer: str) -> None:
         """Show a sentence in the place of the keys until another key is pressed; an empty one shows the keys."""
+        ...
+
+    def lack(self, error: GpuschedError) -> None:
+        """From a thread: say why a page lacks what it shows. While the daemon is lost, the screen says so already."""
         ...
 
     def open(self, page: Screen[None]) -> None:

@@ -62,7 +62,7 @@ class WindowPage(Page):
             with connect(self.top.socket) as link:
                 detail = link.window(self._batch_id, self._label)
         except GpuschedError as error:
-            self.app.call_from_thread(self.top.say, error.sentence)
+            self.top.lack(error)
         else:
             story = list(window_details(detail, self.top.state_dir / "logs" / self._batch_id))
             bars = list(importance_details(_importances(detail), self.canvas.glyphs))
@@ -201,7 +201,7 @@ class DevicePage(Page):
             with connect(self.top.socket) as link:
                 statuses = [status for status in link.devices() if status.device.id == self._device_id]
         except GpuschedError as error:
-            self.app.call_from_thread(self.top.say, error.sentence)
+            self.top.lack(error)
         else:
             self._status = statuses[0] if statuses else None
             self.top.changed = True

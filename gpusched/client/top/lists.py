@@ -172,7 +172,7 @@ class WindowsPage(Page):
                 if len(lines) <= MOST_MEASURED:
                     self.app.call_from_thread(self._windows.learn, list(link.results(batch_id)))
         except GpuschedError as error:
-            self.app.call_from_thread(self.top.say, error.sentence)
+            self.top.lack(error)
         self.top.changed = True
 
     def learn(self, delta: Delta | Snapshot) -> None:
