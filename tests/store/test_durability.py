@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gpusched import files
 from gpusched.core.events import Record
 from gpusched.core.states import Failed, Finished, Queued, Running, Skipped, Succeeded
 from gpusched.errors import (
@@ -26,6 +27,7 @@ from gpusched.errors import (
     StoreUnwritable,
 )
 from gpusched.store import opening
+from gpusched.store.database import lock_path
 from gpusched.store.store import Store
 from tests.store import writer
 from tests.store.reading import read_everything
@@ -237,6 +239,19 @@ def test_a_store_of_version_1_still_loads(path: Path) -> None:
         ended = Finished(attempts=2, outcome=Succeeded(result=msgspec.structs.replace(RESULT, constant=True)))
         store.record([moved(retried.key, second, ended, ending=RESULT)])
         assert_counted(store)
+
+
+def test_a_store_of_version_1_that_another_process_has_is_read_and_not_written(path: Path) -> None:
+    path.parent.mkdir()
+    execute(path, FROZEN.read_text())
+    before = path.read_bytes()
+    lock = files.lock(lock_path(path))
+    with contextlib.closing(os.fdopen(lock)), Store.peek(path) as store:
+        read_everything(store)
+        assert [batch.id for batch in store.batches()][1:] == ["done"]
+    assert path.read_bytes() == before
+    with Store.peek(path):
+        assert files.is_free(lock_path(path)), "whoever reads is not at work on it"
 
 
 def test_migrates_forward(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
