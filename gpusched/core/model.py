@@ -173,7 +173,7 @@ class PlannedWindow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     #: hex digest of all that determines the result except the device type
     fingerprint: str | None = None
     committed: WindowResult | None = None
-    #: the present occupant of its result's place: a result of other parameters or data, or a stranger to gpusched
+    #: the present occupant of its place: a result of other parameters, data or versions, or a stranger to gpusched
     replaces: Standing = "nothing"
     #: the result that it replaces is of another workload or of other settings, not only of other data or code
     replaces_others: bool = False

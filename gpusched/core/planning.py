@@ -193,7 +193,7 @@ def replacing(results: int, strangers: int) -> list[str]:
     """Notes on the output directory, for people, before a batch starts."""
     notes = []
     if results:
-        notes.append(f"{counted(results, 'result')} of other parameters or data will be replaced")
+        notes.append(f"{counted(results, 'result')} of other parameters, data or versions will be replaced")
     if strangers:
         things = counted(strangers, "thing that is not a result", "things that are not results")
         notes.append(f"{things} will be moved aside")
@@ -224,7 +224,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def to_replace(self) -> int:
-        """The number of results of other parameters or data that new ones will replace."""
+        """The number of results of other parameters, data or versions that new ones will replace."""
         return self._trained_over("result")
 
     @property

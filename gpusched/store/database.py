@@ -46,11 +46,10 @@ class Database:
         return database
 
     @classmethod
-    def peek(cls, path: Path) -> Self | None:
-        """Open the file at `path` for reading only, without its lock; None if it is of an older version."""
+    def peek(cls, path: Path) -> Self:
+        """Open the file at `path` for reading only, without its lock."""
         with translated(path):
-            connection = connect_to_read(path)
-            return None if connection is None else cls(path, -1, connection)
+            return cls(path, -1, connect_to_read(path))
 
     @property
     def mark(self) -> str:

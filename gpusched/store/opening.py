@@ -42,18 +42,19 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection | None:
-    """Open the file at `path` for reading only; None if it is of an older version."""
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open the file at `path` for reading only.
+
+    One of an older version is read from a copy in memory that is brought up to date: the file may be nobody's to
+    write here, or another process's, and does not change.
+    """
     connection = _open_to_read(path)
     try:
         version = _checked_version(connection, path)
+        return connection if version == VERSION else _up_to_date(connection, version)
     except BaseException:
         connection.close()
         raise
-    if version < VERSION:
-        connection.close()
-        return None
-    return connection
 
 
 def make_private(path: Path) -> None:
@@ -124,6 +125,24 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         ((finding, *_), *_) = execute("PRAGMA quick_check(1)").fetchall()
         if finding != "ok":
             raise StoreCorrupt(path=path, cause=finding.splitlines()[-1])
+    _migrate(connection, version)
+
+
+def _up_to_date(connection: sqlite3.Connection, version: int) -> sqlite3.Connection:
+    """A copy in memory of a store of an older `version`, whose connection is closed."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        with contextlib.closing(connection):
+            connection.backup(copy)
+        _migrate(copy, version)
+    except BaseException:
+        copy.close()
+        raise
+    return copy
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Apply the scripts that a store of `version` lacks, each whole or not at all."""
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         sql = (Path(__file__).parent / "migrations" / script).read_text("utf-8")
         try:
@@ -133,5 +152,5 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             )
         except sqlite3.Error:
             if connection.in_transaction:
-                execute("ROLLBACK")
+                connection.execute("ROLLBACK")
             raise

@@ -89,12 +89,11 @@ class Store:
 
     @classmethod
     def peek(cls, path: Path) -> Self:
-        """Open the store at `path` for reading, even while another process writes to it.
+        """Open the store at `path` for reading, even while another process writes to it; nothing is written.
 
-        One of an older version has to be brought up to date first, as by `open`. Raises a subclass of `StoreError`.
+        One of an older version is read as it is now. Raises a subclass of `StoreError`.
         """
-        database = Database.peek(path)
-        return cls.open(path) if database is None else cls(database)
+        return cls(Database.peek(path))
 
     @property
     def mark(self) -> str:

@@ -110,7 +110,7 @@ def test_a_plan_by_what_becomes_of_its_windows() -> None:
 def test_replacing_is_told_in_numbers() -> None:
     assert planning.replacing(0, 0) == []
     assert planning.replacing(1, 1) == [
-        "1 result of other parameters or data will be replaced",
+        "1 result of other parameters, data or versions will be replaced",
         "1 thing that is not a result will be moved aside",
     ]
     assert planning.replacing(2, 3)[1] == "3 things that are not results will be moved aside"

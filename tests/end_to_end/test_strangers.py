@@ -48,10 +48,12 @@ def test_results_of_other_parameters_are_replaced_and_that_is_said_before(gpusch
     (gpusched.directory / "one.txt").write_text("IBM\n")
     gpusched("run", *ASKED)
     _, planned = gpusched.said("plan", *OTHER)
-    assert "3 to train, 0 to reuse, 0 to skip; 3 results of other parameters or data will be replaced" in planned
+    assert (
+        "3 to train, 0 to reuse, 0 to skip; 3 results of other parameters, data or versions will be replaced" in planned
+    )
     assert gpusched.json("plan", *OTHER)["totals"]["replace"] == 3
     told = gpusched("run", *OTHER)
-    assert told.index("3 results of other parameters or data will be replaced") < told.index("[1/3]")
+    assert told.index("3 results of other parameters, data or versions will be replaced") < told.index("[1/3]")
     check_sound(gpusched.directory / "out", 3)
     assert "replaced" not in gpusched.said("plan", *OTHER)[1]
 

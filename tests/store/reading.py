@@ -1,8 +1,17 @@
-"""All that a store can be asked."""
+"""All that a store can be asked, and what another program does to its file."""
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
+
 from gpusched.store.store import Store
+
+
+def execute(path: Path, sql: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript(sql)
+    connection.close()
 
 
 def read_everything(store: Store) -> None:

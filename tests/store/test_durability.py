@@ -14,11 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from gpusched.core.events import Record
-from gpusched.core.states import Failed, Finished, Queued, Running, Skipped, Succeeded
+from gpusched.core.states import Queued
 from gpusched.errors import (
     StoreCorrupt,
     StoreLocked,
@@ -28,17 +27,10 @@ from gpusched.errors import (
 from gpusched.store import opening
 from gpusched.store.store import Store
 from tests.store import writer
-from tests.store.reading import read_everything
-from tests.store.samples import RESULT, SLOT, accepted, assert_counted, key, moved, run
+from tests.store.reading import execute, read_everything
+from tests.store.samples import accepted, assert_counted, key, run
 
-FROZEN = Path(__file__).with_name("version_1.sql")
 NAMES = ["gpusched.db", "gpusched.db-shm", "gpusched.db-wal", "gpusched.db.lock"]
-
-
-def execute(path: Path, sql: str) -> None:
-    connection = sqlite3.connect(path)
-    connection.executescript(sql)
-    connection.close()
 
 
 # -- the process is killed ---------------------------------------------------------------------------------------------
@@ -198,62 +190,6 @@ def test_only_the_news_that_a_process_has_started_may_wait_for_the_disk(store: S
     records: list[Record] = [accepted(), *run(key())]
     assert [level([record]) for record in records] == [full, full, normal, full]  # accepted, placed, started, ended
     assert level(run(key(1))[:2]) == full
-
-
-# -- versions ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_store_of_version_1_still_loads(path: Path) -> None:
-    path.parent.mkdir()
-    execute(path, FROZEN.read_text())
-    with Store.open(path) as store:
-        read_everything(store)
-        held, done = store.batches()
-        assert (held.state, held.held_reason) == ("held", "10 windows failed the same way")
-        assert held.counts == {"failed": 1, "running": 1, "skipped": 1, "succeeded": 1, "queued": 1}
-        assert (done.id, done.state, done.finished_at) == ("done", "finished", 1700000012.0)
-        (recovered,) = store.unfinished()
-        first, second, third, fourth, _ = [state for _, state in recovered.windows]
-        assert isinstance(first, Finished)
-        assert isinstance(first.outcome, Succeeded)
-        assert isinstance(third, Finished)
-        assert isinstance(third.outcome, Skipped)
-        assert second == Running(attempt=2, slot=SLOT, pid=4002, started_at=1700000003.5)
-        assert isinstance(fourth, Finished)
-        assert isinstance(fourth.outcome, Failed)
-        assert recovered.windows[0][0].window.symbol == "M&M"
-        finished = list(store.finished_windows(held.id))
-        assert [(window.start.day, window.status) for window in finished] == [
-            (3, "skipped"), (1, "succeeded"), (4, "failed"),
-        ]  # fmt: skip
-        assert finished[1].result == first.outcome.result
-        retried = next(row for row in store.windows(held.id, status="running"))
-        assert [attempt.ending for attempt in store.attempts(retried.key)] == ["raised", None]
-        assert [line.reason for line in store.story(retried.key)] == ["placed", "started", "ended", "placed", "started"]
-        assert store.devices()[0].health == "quarantined"
-        assert store.learned()[0].memory_max == 500_000_000
-        store.record([accepted("new", 2), *run(key(0, "new"))])
-        assert [batch.id for batch in store.batches()] == [held.id, "done", "new"]
-        ended = Finished(attempts=2, outcome=Succeeded(result=msgspec.structs.replace(RESULT, constant=True)))
-        store.record([moved(retried.key, second, ended, ending=RESULT)])
-        assert_counted(store)
-
-
-def test_migrates_forward(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Store.open(path) as store:
-        store.record([accepted()])
-    script = tmp_path / "store_2.sql"
-    monkeypatch.setattr(opening, "MIGRATIONS", (*opening.MIGRATIONS, script))
-    monkeypatch.setattr(opening, "VERSION", opening.VERSION + 1)
-    script.write_text("ALTER TABLE batches ADD COLUMN shelf TEXT; SELECT nonsense FROM nowhere;")
-    with pytest.raises(StoreCorrupt, match="no such table: nowhere"):
-        Store.open(path)
-    script.write_text("ALTER TABLE batches ADD COLUMN shelf TEXT;")
-    with Store.open(path) as store:
-        assert store.database.query("SELECT shelf FROM batches") == [(None,)]
-        read_everything(store)
-    with Store.open(path) as store:
-        assert store.database.query("PRAGMA user_version") == [(opening.VERSION,)]
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
