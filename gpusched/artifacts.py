@@ -87,6 +87,19 @@ class Partial:
         if guarded:
             self.path = Path(f"/proc/{os.getpid()}/fd/{self._directory}")
 
+    def open_files(self) -> list[str]:
+        """The paths, within the directory, of the files that this process has open for writing."""
+        descriptors = Path("/proc/self/fd")
+        directory = (descriptors / str(self._directory)).readlink()
+        found: list[str] = []
+        for link in descriptors.iterdir():
+            with contextlib.suppress(OSError):  # the descriptor of this very list is closed by now
+                path = link.readlink()
+                is_written = fcntl.fcntl(int(link.name), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+                if is_written and path.is_relative_to(directory) and path.exists():  # else it was removed
+                    found.append(str(path.relative_to(directory)))
+        return sorted(found)
+
     def commit(self, metadata: Metadata, *, durable: bool = True) -> Path:
         """Make the directory durable and visible as `<output_dir>/<label>`; return that path.
 

@@ -67,7 +67,7 @@ from gpusched.worker.messages import (
     in_packets,
 )
 from gpusched.worker.rehearsal import Rehearsals
-from gpusched.worker.stream import error_message
+from gpusched.worker.stream import error_message, words
 from gpusched.workload import BadParameters
 
 _DESCRIPTORS = array.array("i")
@@ -172,7 +172,7 @@ class Launcher:
             _import_parts(workload, needed_by)
             for name in imports if needed_by == "window" else ():
                 _import(name)
-        except Exception as error:  # a user's module can raise anything
+        except (Exception, SystemExit) as error:  # a user's module can raise anything
             self._send(Imported(files=imported_files(code_of(workload), imports)))
             failure = error_message("bad_parameters", error)
             self._send(
@@ -321,8 +321,9 @@ def _import(name: str) -> None:
     """Import a module that a command's settings name. Raises BadParameters."""
     try:
         importlib.import_module(name)
-    except Exception as error:
-        raise BadParameters(f"command.preload: importing {name} failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        why = f"{type(error).__name__}: {words(error)}"
+        raise BadParameters(f"command.preload: importing {name} failed: {why}") from error
 
 
 def _exited_child() -> int | None:

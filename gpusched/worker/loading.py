@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gpusched.core.entry_point import EntryPoint, entry_point
 from gpusched.worker.code import Code, is_own, read_code
+from gpusched.worker.stream import words
 from gpusched.workload import BadParameters, Report, Result, Task
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ def load_module(workload: str) -> ModuleType:
     except ModuleNotFoundError as error:
         searched = ", ".join(path for path in sys.path if os.path.exists(path))  # noqa: PTH110 - some are private
         raise BadParameters(f"workload {entry.name!r}: {error}; the search path is {searched}") from error
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        why = f"{type(error).__name__}: {words(error)}"
+        if isinstance(error, SystemExit):
+            why += '; what it does as a program belongs below `if __name__ == "__main__":`'
         raise BadParameters(f"workload {entry.name!r}: importing {entry.module} failed: {why}") from error
     file = getattr(module, "__file__", None) or "Python itself"
     if entry.directory and not file.startswith(f"{entry.directory}/"):

@@ -12,7 +12,7 @@ import msgspec
 from gpusched.errors import did_you_mean, reworded
 from gpusched.worker.loading import load_function, load_module
 from gpusched.worker.messages import SettingsChecked, SettingsJob
-from gpusched.worker.stream import Stream, encodable
+from gpusched.worker.stream import Stream, encodable, words
 from gpusched.workload import BadParameters
 
 #: characters of a refusal, and refusals that are sent
@@ -51,7 +51,7 @@ def serve(job: SettingsJob, stream: Stream) -> int:
             _check(job.workload, raw)
         except Exception as error:  # a workload can raise anything, and its windows would fail, too
             traceback.print_exc(file=sys.stderr)
-            why = str(error) if isinstance(error, BadParameters) else f"{type(error).__name__}: {error}"
+            why = words(error) if isinstance(error, BadParameters) else f"{type(error).__name__}: {words(error)}"
             refusals[number] = encodable(why[:MOST_CHARS])
             if len(refusals) == MOST_REFUSALS:
                 break

@@ -114,7 +114,7 @@ def error_message(kind: ErrorKind, error: BaseException) -> Error:
         )
     # Messages of these kinds were written for people, so they need no class name before them, and no line behind them.
     written = kind in ("no_data", "bad_data", "bad_parameters", "permanent")
-    text, remedy = str(error), getattr(error, "remedy", "")
+    text, remedy = words(error), getattr(error, "remedy", "")
     if remedy:
         text = f"{text}; {remedy}"
     name = type(error).__name__
@@ -140,6 +140,14 @@ def _place(error: BaseException) -> str:
         return ""
     frames = traceback.extract_tb(error.__traceback__, limit=-1)
     return "".join(f"{type(error).__qualname__} at {frame.filename}:{frame.lineno}" for frame in frames)
+
+
+def words(error: BaseException) -> str:
+    """The message of an exception; empty if its own `__str__` fails."""
+    try:
+        return str(error)
+    except Exception:  # the one that it came from is worth more
+        return ""
 
 
 def encodable(text: str) -> str:

@@ -21,7 +21,7 @@ from gpusched.worker.messages import (
     SurveyJob,
 )
 from gpusched.worker.settings import made_settings, plain_settings
-from gpusched.worker.stream import Stream, encodable, error_message
+from gpusched.worker.stream import Stream, encodable, error_message, words
 from gpusched.worker.window import error_kind
 from gpusched.workload import (
     BadData,
@@ -72,7 +72,7 @@ def run_survey(job: SurveyJob, send: Send) -> None:
                 send(_failed(one.symbol, point, "bad_data", error, error.remedy))
             except Exception as error:  # a disk error, lack of memory, or a bug: the data may be sound
                 traceback.print_exc(file=sys.stderr)
-                send(_failed(one.symbol, point, "unknown", f"{type(error).__name__}: {error}"))
+                send(_failed(one.symbol, point, "unknown", f"{type(error).__name__}: {words(error)}"))
             else:
                 about = _surveyed_symbol(task, result)
                 if about != last_sent:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import math
+import os
 import resource
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,16 @@ from gpusched.artifacts import NotCommittable, Partial
 from gpusched.core.failures import kind_of_words
 from gpusched.core.model import DeviceType, WindowResult
 from gpusched.directories import NotOurs
+from gpusched.leaving import exit_code, leave
 from gpusched.metadata import OWN_ENTRIES, Metadata
 from gpusched.worker import linux
 from gpusched.worker.cuda import CudaError, require_device
 from gpusched.worker.identity import Identity
 from gpusched.worker.import_timer import LEAST_S, ImportTimer
-from gpusched.worker.loading import code_of, load_function, load_module
+from gpusched.worker.loading import WorkloadFunction, code_of, load_function, load_module
 from gpusched.worker.messages import ErrorKind, WindowJob
 from gpusched.worker.settings import made_settings, plain_settings
-from gpusched.worker.stream import MergedProgress, Stream, error_message
+from gpusched.worker.stream import MergedProgress, Stream, error_message, words
 from gpusched.workload import (
     BadData,
     BadParameters,
@@ -60,12 +63,13 @@ def run_window(job: WindowJob, report: Report, *, durable: bool = True) -> Windo
         # Taken before the training: data that change later have another fingerprint, so the result is made again.
         fingerprint = identity.fingerprint(task.symbol, task.start, task.end, None)
         with ImportTimer() as imports:
-            result = _result(job, function(task, partial.path, report))
+            result = _result(job, _returned_by(function, task, partial.path, report))
         if imports.seconds >= LEAST_S:
             phases = {"import": round(imports.seconds, 6)} | result.phases
             result = msgspec.structs.replace(result, phases=phases)
         if result.fingerprint is not None and hasattr(module, "survey"):
             fingerprint = identity.fingerprint(task.symbol, task.start, task.end, result.fingerprint)
+        _require_closed(partial)
         report("commit")
         metadata = msgspec.structs.replace(
             _metadata(job, task, result, fingerprint),
@@ -90,20 +94,21 @@ def serve(job: WindowJob, stream: Stream) -> int:
     except ProgramKilled as end:
         report.stop()
         linux.die_of(end.signal)
-    except Exception as error:  # any error of the workload fails its own window only
+    except BaseException as error:  # also what is no Exception, as a cancelled task of asyncio, or a panic of Rust
         report.stop()
         _lift_memory_limit()
         message = error_message(error_kind(error, job.task.device_type), error)
         if not isinstance(error, ProgramFailed | ProgramSkipped):  # theirs is in the log already
-            print(message.traceback, file=sys.stderr, flush=True)  # noqa: T201  # stderr is the attempt's log
+            with contextlib.suppress(Exception):  # closed or replaced by the workload, or the disk is full
+                print(message.traceback, file=sys.stderr, flush=True)  # noqa: T201  # stderr is the attempt's log
         stream.send(message)
-        return 1
+        return exit_code(error) if isinstance(error, SystemExit) else 1
     report.stop()
     stream.send(result)
     return 0
 
 
-def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
+def error_kind(error: BaseException, device_type: DeviceType) -> ErrorKind:
     """Classify an error by whether and how trying again can help."""
     match error:
         case NoData():
@@ -120,7 +125,42 @@ def error_kind(error: Exception, device_type: DeviceType) -> ErrorKind:
             return error.kind
         case MemoryError():
             return "memory"
-    return kind_of_words(str(error), on_cpu=device_type == "cpu") or "raised"
+        case SystemExit():
+            return "exited"
+    return kind_of_words(words(error), on_cpu=device_type == "cpu") or "raised"
+
+
+def _returned_by(function: WorkloadFunction, task: Task, directory: Path, report: Report) -> object:
+    """Call a workload function. Passes on its exceptions.
+
+    A process that it has forked and that comes back ends here, as a program would: it would commit or discard the
+    directory under its parent.
+    """
+    process = os.getpid()
+    try:
+        returned = function(task, directory, report)
+    except BaseException as error:
+        if os.getpid() == process:
+            raise
+        if isinstance(error, SystemExit):
+            leave(exit_code(error))
+        traceback.print_exc(file=sys.stderr)
+        leave(1)
+    if os.getpid() != process:
+        leave(0)
+    return returned
+
+
+def _require_closed(partial: Partial) -> None:
+    """Raise NotCommittable if a file of the result is still open for writing: its end may be in no file yet."""
+    if not partial.open_files():
+        return
+    if (logging := sys.modules.get("logging")) is not None:
+        logging.shutdown()  # nobody closes the file of a log
+    if names := partial.open_files():
+        raise NotCommittable(
+            f"{names[0]} is still open, so its end may be missing: close it before the function returns"
+        )
 
 
 def _result(job: WindowJob, returned: object) -> Result:
@@ -159,10 +199,10 @@ def _recorded(job: WindowJob, result: Result) -> Any:
     """A result as JSON has it. Raises BadParameters, before anything is committed, if it cannot be recorded."""
     refusal = f"workload {job.workload!r} returned a Result that cannot be recorded"
     try:
-        plain = msgspec.to_builtins(result, enc_hook=_plain)
+        plain = msgspec.to_builtins(result, enc_hook=_plain, str_keys=True)
         phases = msgspec.convert(plain, Result).phases
         msgspec.json.encode(plain)  # fails for the lone surrogates of a file name that is not UTF-8
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadParameters(f"{refusal}: {error}") from error
     if not all(map(math.isfinite, phases.values())):
         raise BadParameters(f"{refusal}: its phases have to be finite numbers of seconds")
@@ -170,7 +210,11 @@ def _recorded(job: WindowJob, result: Result) -> Any:
 
 
 def _plain(value: object) -> object:
-    """Convert numpy's scalars and arrays for JSON, without importing numpy to recognize them."""
+    """Convert scalars and arrays of numpy and pandas for JSON, without importing these to recognize them."""
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(value, dt.date):  # a Timestamp of pandas: msgspec takes the class itself only
+        return value.isoformat()
     to_list = getattr(value, "tolist", None)
     if to_list is not None:
         return to_list()

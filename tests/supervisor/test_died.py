@@ -18,7 +18,8 @@ from tests.supervisor.support import make_batch, plan, supervised
     [
         ("interrupts_itself", "Traceback (most recent call last):", "KeyboardInterrupt"),
         ("segfaults", "Fatal Python error: Segmentation fault", "in segfaults"),
-        ("exits", "", ""),
+        ("exits", "Traceback (most recent call last):", "SystemExit: 2"),
+        ("exits_at_once", "", ""),
     ],
 )
 async def test_keeps_the_traceback_of_a_process_that_ended_without_a_word(

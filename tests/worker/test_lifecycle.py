@@ -120,10 +120,12 @@ async def test_preload(tmp_path: Path) -> None:
         ("tests.worker.workloads", "not of the form package.module:function"),
         ("broken:f", "importing broken failed: ZeroDivisionError"),
         ("wordy:f", "importing wordy failed: ValueError"),
+        ("ends:f", "importing ends failed: SystemExit: 2; what it does as a program belongs below"),
     ],
 )
 async def test_a_workload_that_cannot_be_loaded(tmp_path: Path, workload: str, message: str) -> None:
     (tmp_path / "broken.py").write_text("1/0\n")
+    (tmp_path / "ends.py").write_text("raise SystemExit(2)\n")  # the launcher died of it
     (tmp_path / "wordy.py").write_text("raise ValueError('+é' * 30_000)\n")  # its answer comes in pieces
     async with Launcher(search_path=tmp_path, environment={**os.environ, "PYTHONPATH": str(REPOSITORY)}) as launcher:
         with pytest.raises(WorkloadNotLoadable, match=message) as caught:
