@@ -1,9 +1,11 @@
-"""Rules of the house that no linter knows: sizes, no circle of files, each status named in one place, plain nouns."""
+"""Rules of the house that no linter knows: sizes, no circle of files, each status named in one place, plain nouns,
+and a source distribution that can be unpacked."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -141,6 +143,23 @@ def lists_of_statuses(path: Path) -> Iterator[str]:
 def test_groups_of_statuses_are_named_once() -> None:
     files = [path for path in sources("gpusched") if path.relative_to(PACKAGE).as_posix() not in NAMES_STATUSES]
     assert [place for path in files for place in lists_of_statuses(path)] == []
+
+
+# -- the source distribution -------------------------------------------------------------------------------------------
+
+
+def test_the_source_distribution_can_be_unpacked_and_is_whole() -> None:
+    """pip and `build` refuse an archive with a link to an absolute path, or out of it."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    names = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    links = [path for name in names for path in (REPOSITORY / name).rglob("*") if path.is_symlink()]
+    assert [path for path in links if not is_within(path.parent, path.readlink())] == []
+    assert {"examples", "benchmarks", "docs", "tests"} <= set(names)
+
+
+def is_within(directory: Path, target: Path) -> bool:
+    """Whether a link in a directory of the repository leads to a place in it."""
+    return not target.is_absolute() and REPOSITORY in (directory / target).resolve().parents
 
 
 # -- language ----------------------------------------------------------------------------------------------------------
