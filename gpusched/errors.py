@@ -8,6 +8,7 @@ exits with `error.exit_code`.
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -32,6 +33,10 @@ class GpuschedError(Exception):
         self.place = place
         self.details = details
         super().__init__(str(self))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own calls the class with `args`, which would break the pool of processes that it was raised in.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     @property
     def sentence(self) -> str:

@@ -49,6 +49,7 @@ def run(argv: list[str], directory: str, module: str | None, index: int) -> Ende
 
 
 def _exit_code(argv: list[str], module: str | None, index: int) -> int:
+    launcher = sys.modules["__main__"]
     _renew()
     sys.argv = argv[index:]
     sys.path[:0] = [str(Path.cwd() if module else Path(argv[index]).resolve().parent)]
@@ -70,7 +71,7 @@ def _exit_code(argv: list[str], module: str | None, index: int) -> int:
             for each in (fault.with_traceback(_own_frames(fault.__traceback__)), error):
                 sys.__excepthook__(type(each), each, each.__traceback__)
         code = 1
-    return _left(code)
+    return _left(code, launcher)
 
 
 def _run_script(script: str) -> None:
@@ -115,12 +116,18 @@ def _renew() -> None:
         numbers.seed()
 
 
-def _left(code: int) -> int:
-    """End as the interpreter does: wait for threads, call what `atexit` has, write the last output."""
+def _left(code: int, launcher: ModuleType) -> int:
+    """End as the interpreter does: wait for threads, call what `atexit` has, clear `__main__`, write the last output.
+
+    `launcher`: the `__main__` before the script's, which goes on.
+    """
     try:
         wind_up()
     except BaseException:
         traceback.print_exc()
+    if (main := sys.modules.get("__main__", launcher)) is not launcher:
+        for name in vars(main).keys() - {"__builtins__"}:
+            vars(main)[name] = None  # a file that the script has not closed is closed, and so written
     for file in (sys.stdout, sys.stderr):
         if file is None or file.closed:  # by the script
             continue

@@ -158,9 +158,7 @@ def _require_closed(partial: Partial) -> None:
     if (logging := sys.modules.get("logging")) is not None:
         logging.shutdown()  # nobody closes the file of a log
     if names := partial.open_files():
-        raise NotCommittable(
-            f"{names[0]} is still open, so its end may be missing: close it before the function returns"
-        )
+        raise NotCommittable(f"{names[0]} is still open, so its end may be missing: close it once it is written")
 
 
 def _result(job: WindowJob, returned: object) -> Result:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,26 @@ ready.set()
     async with commands(tmp_path) as c:
         found = Path((await c.result(c.python(script), PRELOAD)).artifacts_path)
     assert names(found) == {"thread", "atexit", "metadata.json"}
+
+
+async def test_files_that_a_script_leaves_open_are_written_as_by_the_interpreter(tmp_path: Path) -> None:
+    """They were committed without what stood in their buffers."""
+    script = """
+import gzip, sys, zipfile
+table = open(sys.argv[1] + "/table.csv", "w")
+packed = gzip.open(sys.argv[1] + "/packed.gz", "wt")
+archive = zipfile.ZipFile(sys.argv[1] + "/archive.zip", "w")
+def write():
+    table.write("1,2")
+    packed.write("3,4")
+    archive.writestr("x", "5,6")
+write()
+"""
+    async with commands(tmp_path) as c:
+        found = Path((await c.result(c.python(script), PRELOAD)).artifacts_path)
+    assert (found / "table.csv").read_text() == "1,2"
+    assert gzip.decompress((found / "packed.gz").read_bytes()) == b"3,4"
+    assert zipfile.ZipFile(found / "archive.zip").read("x") == b"5,6"
 
 
 async def test_a_fork_of_a_script_commits_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pickle
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,8 @@ def test_each_can_be_said(name: str) -> None:
     assert problem.startswith("here:3: ")
     assert remedy
     assert all(value in str(error) for value in details.values())
+    copied = pickle.loads(pickle.dumps(error))  # as from a process of a pool, which it broke
+    assert (type(copied), str(copied), copied.hint, vars(copied)) == (kind, str(error), error.hint, vars(error))
 
 
 def raised() -> Iterator[tuple[str, str, set[str]]]:

@@ -222,7 +222,7 @@ async def test_a_file_that_is_still_open_is_no_result(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.run(f"{tmp_path}:odd:train")
     assert isinstance(b.last, Error)
-    why = "sub/log.csv is still open, so its end may be missing: close it before the function returns"
+    why = "sub/log.csv is still open, so its end may be missing: close it once it is written"
     assert (b.last.kind, b.last.message) == ("permanent", why)
 
 
