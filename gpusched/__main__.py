@@ -7,6 +7,7 @@ import sys
 from typing import NoReturn
 
 from gpusched import signals
+from gpusched.leaving import leave  # at once: by the end of a long run its package may have been removed
 
 
 def main() -> NoReturn:
@@ -20,8 +21,6 @@ def main() -> NoReturn:
         code = _run_with_launcher() if sys.argv[1:2] == ["run"] else _run()
     except KeyboardInterrupt:  # amid the imports, before there is anything to interrupt
         code = 130
-    from gpusched.leaving import leave
-
     leave(code)
 
 

@@ -42,6 +42,13 @@ def test_a_stream_that_is_lost_does_not_change_the_exit_code() -> None:
     assert (done.returncode, done.stderr) == (4, b"")
 
 
+def test_a_command_whose_package_is_removed_meanwhile_has_its_own_exit_code() -> None:
+    """The package has no place any more from which anything could be imported, as after an uninstallation."""
+    program = "import gpusched, gpusched.__main__ as it\nit._run = lambda: gpusched.__path__.clear() or 7\nit.main()"
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (7, "")
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="ctypes imports it")
 def test_a_launcher_does_without_threading_whose_hooks_would_run_in_each_fork() -> None:
     program = "import sys, gpusched.worker.launcher; print('threading' in sys.modules)"
