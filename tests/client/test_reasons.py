@@ -15,7 +15,7 @@ def test_reasons_that_differ_in_numbers_and_symbols_are_one() -> None:
     reasons.add("too few rows: 3 of 20", "A")
     reasons.add("no data: /data/B has no interval 1d", "B")
     reasons.add("too few rows: 5 of 20", "A")
-    assert reasons.most_common(9) == [("too few rows: … of …", 2), ("no data: /data/B has no interval 1d", 1)]
+    assert reasons.most_common(9) == [("too few rows: … of 20", 2), ("no data: /data/B has no interval 1d", 1)]
     assert len(reasons) == 2
 
 
@@ -41,7 +41,7 @@ def test_a_plan_says_what_would_help() -> None:
 def test_refusals_are_told_apart_from_failures() -> None:
     look = Onlooker()
     look.submit(batch(), [planned("A", refusal="A.csv:1: no header"), planned("B", refusal="B.csv:1: no header"), "C"])
-    assert look.view.refusals().most_common(9) == [("….csv:…: no header", 2)]
+    assert look.view.refusals().most_common(9) == [("….csv:1: no header", 2)]
     assert (look.view.unlaunched, look.view.refused, look.view.counts["failed"]) == (2, 2, 2)
     look.start(key("C"))
     look.end(key("C"), ending=failure("bad_data", "C.csv: is a directory"))

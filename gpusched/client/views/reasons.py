@@ -21,22 +21,36 @@ _NUMBER = re.compile(r"(?<![\w/.-])\d[\dT:.+-]*\b")
 
 
 class Reasons:
-    """Counts windows by reason. A reason that all of them have word for word is shown so."""
+    """Counts windows by reason. Numbers that all of them have are shown, and a reason that all have word for word."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        #: by general reason; None where the windows' own ones differ
-        self._own: dict[str, str | None] = {}
+        #: by the texts between the numbers of a reason
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        #: the numbers themselves; an ellipsis where the windows' own ones differ
+        self._numbers: dict[tuple[str, ...], list[str]] = {}
+        #: the whole reason; None where the windows' own ones differ
+        self._own: dict[tuple[str, ...], str | None] = {}
 
     def add(self, reason: str, symbol: str) -> None:
-        general = general_reason(reason, symbol)
+        text = _without(symbol, reason)
+        general, numbers = tuple(_NUMBER.split(text)), _NUMBER.findall(text)
         self._counts[general] += 1
-        if self._own.setdefault(general, reason) != reason:
-            self._own[general] = None
+        if self._own.setdefault(general, reason) == reason:
+            self._numbers.setdefault(general, numbers)
+            return
+        self._own[general] = None
+        known = self._numbers[general]
+        if known != numbers:
+            same = zip(known, numbers, strict=True)
+            self._numbers[general] = [one if one == other else "…" for one, other in same]
 
     def most_common(self, count: int) -> list[tuple[str, int]]:
         """Reasons and numbers of windows, the commonest first."""
-        return [(self._own[general] or general, windows) for general, windows in self._counts.most_common(count)]
+        return [(self._said(general), windows) for general, windows in self._counts.most_common(count)]
+
+    def _said(self, general: tuple[str, ...]) -> str:
+        parts = zip(general, [*self._numbers[general], ""], strict=True)
+        return self._own[general] or "".join(text + number for text, number in parts)
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -44,11 +58,13 @@ class Reasons:
 
 def general_reason(reason: str, symbol: str) -> str:
     """A reason without the dates, numbers, symbol and label that differ from window to window."""
-    return _NUMBER.sub("…", _without(symbol, reason) if symbol and symbol in reason else reason)
+    return _NUMBER.sub("…", _without(symbol, reason))
 
 
 def _without(symbol: str, reason: str) -> str:
     """A reason without the symbol and its labels. No pattern has the symbol: to compile one for each takes seconds."""
+    if not symbol:
+        return reason
     parts, rest = [], 0
     start = reason.find(symbol)
     while start >= 0:
