@@ -58,7 +58,11 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
-        options = parse(arguments)
+        try:
+            options = parse(arguments)
+        except SystemExit:
+            sys.stdout.flush()  # argparse prints the help and drops the error if that fails
+            raise
         module, _, name = options.handler.partition(":")
         code = getattr(import_module(f"gpusched.cli.{module}"), name)(options)
         sys.stdout.flush()

@@ -29,6 +29,15 @@ def test_a_full_disk_below_stdout_is_no_bug(gpusched: Command, unbuffered: str) 
     assert "bug" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [("--help",), *(pytest.param(it, marks=pytest.mark.thorough) for it in (("run", "--help"), ("--version",)))],
+)
+def test_help_that_cannot_be_written_is_an_error(gpusched: Command, typed: tuple[str, ...]) -> None:
+    done = to_full_disk(gpusched, *typed, full="stdout", unbuffered="")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (4, "error: No space left on device")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_below_stderr_keeps_the_exit_code(gpusched: Command, unbuffered: str) -> None:
     assert to_full_disk(gpusched, "rum", full="stderr", unbuffered=unbuffered).returncode == 2

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
+import signal
 import sys
+import threading
 
 import pytest
 from rich.console import Console
@@ -17,7 +20,10 @@ from gpusched.core.planning import Plan
 from gpusched.protocol import BatchStatus, Snapshot
 from tests.client.support import Onlooker, calls, console, text
 from tests.core.support import batch, cpu, failure, gpu, key, label, planned
+from tests.waiting import PATIENCE_S, until
 
+#: what terminals do for the cursor
+HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
 MANY = Limits(breaker_failures=0)
 
 
@@ -185,6 +191,36 @@ def test_an_error_ends_the_live_area() -> None:
     with pytest.raises(ZeroDivisionError), RunScreen(out, BatchView()):
         raise ZeroDivisionError
     assert "\x1b[?25h" in text(out)
+
+
+def test_who_presses_ctrl_z_has_a_cursor_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, stopped = console(), threading.Event()
+    at_the_stop = list[str]()
+
+    def stop(thread: int, number: int) -> None:
+        at_the_stop.append(text(out))
+        assert number == signal.SIGSTOP
+        stopped.set()
+
+    monkeypatch.setattr(signal, "pthread_kill", stop)
+    with RunScreen(out, BatchView()):
+        signal.raise_signal(signal.SIGTSTP)
+        assert stopped.wait(PATIENCE_S)
+        until(lambda: len(text(out)) > len(at_the_stop[0]), patience_s=PATIENCE_S)
+    assert re.findall(r"\x1b\[\?25[hl]", at_the_stop[0]) == [HIDDEN, SHOWN]
+    again = text(out).removeprefix(at_the_stop[0])
+    assert again.startswith(HIDDEN), "nothing is drawn over what the shell wrote"
+    assert signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+
+
+def test_without_job_control_ctrl_z_stays_ignored() -> None:
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    try:
+        with RunScreen(console(), BatchView()):
+            assert signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
 
 def test_a_screen_that_was_not_entered_still_says_what_it_is_told() -> None:

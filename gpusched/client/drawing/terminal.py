@@ -25,6 +25,7 @@ from rich.text import Text
 from gpusched.client.drawing.plain import clean, opened
 from gpusched.client.drawing.plan import plan_line
 from gpusched.client.drawing.run import Frame
+from gpusched.client.drawing.stopping import Stops
 from gpusched.client.drawing.summary import failure_line, notes_lines
 from gpusched.client.drawing.text import ASCII, FANCY, device_name, duration, key_metrics
 from gpusched.client.views.batch import BatchView
@@ -84,6 +85,7 @@ class RunScreen:
         self._live: Live | None = None
         self._thread: threading.Thread | None = None
         self._leaving = threading.Event()
+        self._stops = Stops()
         #: held while the view changes or is laid out, never while the terminal is written to
         self._lock = threading.Lock()
         #: notes that go above the live area with the next frame
@@ -129,20 +131,32 @@ class RunScreen:
 
     def _start(self) -> None:
         if self._animated:
-            self._live = Live(self, console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
-            self._live.start()
+            self._show()
             self._leaving.clear()
+            self._stops.take()
             self._thread = threading.Thread(target=self._draw_often, name="screen", daemon=True)
             self._thread.start()
 
     def _stop(self) -> None:
         if self._live is None or self._thread is None:
             return
+        self._stops.release()
         self._leaving.set()
         self._thread.join()
         self.tick()
         self._live.stop()
         self._live = self._thread = None
+
+    def _show(self) -> None:
+        self._live = Live(self, console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
+        self._live.start()
+
+    def _suspend(self) -> None:
+        """Give the terminal back and stop; then draw below everything that has been written there meanwhile."""
+        assert self._live is not None
+        self._live.stop()
+        self._stops.obey()
+        self._show()
 
     # -- updates -----------------------------------------------------------------------------------------------------
 
@@ -275,4 +289,6 @@ class RunScreen:
 
     def _draw_often(self) -> None:
         while not self._leaving.wait(FRAME_S) and lost(self._console.file) is None:
+            if self._stops.asked:
+                self._suspend()
             self.tick()
