@@ -47,8 +47,8 @@ class MergedProgress:
     A call is sent at once if the interval since the last message is over. Otherwise the latest call is sent when it is:
     by the next call, or by an alarm if there is none, so that a long phase is seen, too (unless it is one call into a
     library: the alarm runs only between Python's instructions, and does not interrupt system calls). Only the main
-    thread can set the alarm: what another one reports may wait for the next call. A window that is shorter than the
-    interval sends nothing.
+    thread can set the alarm, and a workload may have set its own, as a time limit: then it waits for the next call. A
+    window that is shorter than the interval sends nothing.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -72,6 +72,8 @@ class MergedProgress:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _arm(self) -> None:
+        if signal.getsignal(signal.SIGALRM) not in (signal.SIG_DFL, self._on_alarm):
+            return
         self._armed = True
         signal.signal(signal.SIGALRM, self._on_alarm)
         signal.siginterrupt(signal.SIGALRM, False)
@@ -126,7 +128,7 @@ def error_message(kind: ErrorKind, error: BaseException) -> Error:
         message=encodable(message[:MAX_MESSAGE_CHARS]),
         traceback=encodable(whole[-MAX_TRACEBACK_CHARS:]),
         cause=encodable(name),
-        place=encodable(_place(error)) if kind == "raised" else "",
+        place=encodable(_place(error)) if kind == "raised" or isinstance(error, SystemExit) else "",
         source_line="" if written else encodable(source_line(whole)),
     )
 

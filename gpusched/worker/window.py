@@ -89,6 +89,7 @@ def run_window(job: WindowJob, report: Report, *, durable: bool = True) -> Windo
 def serve(job: WindowJob, stream: Stream) -> int:
     """Run a window for the supervisor at the other end of `stream`; return the exit code."""
     report = MergedProgress(stream)
+    _branch_random_numbers(job.task.label)
     try:
         result = run_window(job, report)
     except ProgramKilled as end:
@@ -128,6 +129,16 @@ def error_kind(error: BaseException, device_type: DeviceType) -> ErrorKind:
         case SystemExit():
             return "exited"
     return kind_of_words(words(error), on_cpu=device_type == "cpu") or "raised"
+
+
+def _branch_random_numbers(label: str) -> None:
+    """Seed numpy's own generator from its state and the label.
+
+    Each fork has a copy of the launcher's state, so all windows would draw the same numbers. Where the module has
+    seeded it, each window draws the same ones every time. (Python's `random` seeds itself anew in each fork.)
+    """
+    if (numbers := sys.modules.get("numpy.random")) is not None:
+        numbers.seed([*numbers.bytes(16), *label.encode()])
 
 
 def _returned_by(function: WorkloadFunction, task: Task, directory: Path, report: Report) -> object:

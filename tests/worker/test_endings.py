@@ -182,6 +182,25 @@ async def test_what_is_no_usual_exception_is_told_as_itself(
     assert list((b.output / ".partial").iterdir()) == []
 
 
+async def test_a_report_leaves_an_alarm_of_the_functions_own(tmp_path: Path) -> None:
+    """It took the alarm, so that a time limit of the function was none."""
+    (tmp_path / "odd.py").write_text(
+        "import signal\n"
+        "def late(*_): raise TimeoutError('too late')\n"
+        "def train(task, directory, report):\n"
+        "    signal.signal(signal.SIGALRM, late)\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0.3)\n"
+        "    report('fit')\n"
+        "    report('fit', 1)\n"
+        "    signal.pause()\n"
+        "    return {}\n"
+    )
+    async with bench(tmp_path) as b:
+        await b.run(f"{tmp_path}:odd:train")
+    assert isinstance(b.last, Error)
+    assert b.last.message == "TimeoutError: too late"
+
+
 @pytest.mark.parametrize(
     "end",
     [

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gpusched.core.model import WindowResult
 from gpusched.engines.local.launcher import Confines
 from tests.worker.support import Bench, bench
@@ -85,3 +87,22 @@ def test_artifacts_need_no_numpy() -> None:
     probe = "import gpusched.artifacts, sys; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.split()
     assert {"numpy", "pandas", "lightgbm", "asyncio", "shutil"}.isdisjoint(modules)
+
+
+@pytest.mark.parametrize("seeds", [False, pytest.param(True, marks=pytest.mark.thorough)])
+async def test_windows_do_not_share_numpys_random_numbers(tmp_path: Path, seeds: bool) -> None:
+    """All had those of the launcher's state."""
+    (tmp_path / "draws.py").write_text(
+        "import numpy.random\n"
+        f"{seeds} and numpy.random.seed(1)\n"
+        "def train(task, directory, report): return {'drawn': numpy.random.random()}\n"
+    )
+    drawn: dict[str, set[object]] = {"A": set(), "B": set()}
+    for _ in range(2):
+        async with bench(tmp_path) as b:
+            for symbol, numbers in drawn.items():
+                await b.run(f"{tmp_path}:draws:train", symbol)
+                assert isinstance(b.last, WindowResult)
+                numbers.add(b.last.metrics["drawn"])
+    assert drawn["A"].isdisjoint(drawn["B"])
+    assert {len(numbers) for numbers in drawn.values()} == {1 if seeds else 2}
