@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gpusched.core.estimates import Estimates, guessed_seconds, makespan, work
 from gpusched.core.fastest import Timing
 from gpusched.core.model import BatchSpec, Choice, DeviceType
 from gpusched.core.planning import Plan
+from gpusched.core.wording import SURVEY_NOTE_S, surveying
 from gpusched.devices.slots import PoolPlan, PoolRules
 from gpusched.engines.opening import engine_of
 from gpusched.errors import one_error
@@ -54,7 +56,8 @@ class _Peeked:
 
 
 async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None) -> Forecast:
-    """Plan a run. Writes the bars cache and logs, and keeps nothing that it trains. `on_note` gets notes on devices.
+    """Plan a run. Writes the bars cache and logs, and keeps nothing that it trains. `on_note` gets notes on devices,
+    and on a survey that takes long.
 
     Raises GpuschedError.
     """
@@ -79,10 +82,24 @@ async def forecast(run: Run, on_note: Callable[[str], None] = lambda note: None)
                 log="survey.log",
                 existing=msgspec.structs.replace(run.existing, replace=True),
                 origins=run.origins,
+                on_progress=_seldom(on_note),
             )
             pool = fleet.pool
             tasks.cancel_scope.cancel()
     return _foreseen(spec, plan, choice, pool, estimates)
+
+
+def _seldom(on_note: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Notes on the survey of very much data, in which nothing else tells that the command does not hang."""
+    told_at = time.monotonic()
+
+    def note(done: int, total: int) -> None:
+        nonlocal told_at
+        if (now := time.monotonic()) - told_at >= SURVEY_NOTE_S:
+            told_at = now
+            on_note(surveying(done, total))
+
+    return note
 
 
 def _foreseen(spec: BatchSpec, plan: Plan, choice: Choice | None, pool: PoolPlan, estimates: Estimates) -> Forecast:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from gpusched.runs import forecast
+from tests.cli.shells import Shell
 from tests.end_to_end.support import Command
 from tests.end_to_end.terminal import Terminal
 from tests.supervisor.test_imports_told import SLOW
@@ -43,3 +47,8 @@ def test_the_time_of_an_unknown_workload_is_unknown(tmp_path: Path) -> None:
     _, later = command.said("plan", *asked, "--window-days", "20")
     assert "Estimated time: " in later
     assert "unknown" not in later
+
+
+def test_a_plan_that_takes_long_says_how_far_it_is(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "SURVEY_NOTE_S", 0.0)
+    assert "Looking at the data: 2/2 symbols\n" in shell("plan", "symbols.txt", *DATES).err

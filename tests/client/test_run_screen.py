@@ -78,6 +78,14 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert took.startswith(f"[3/4] succeeded {label('A')} 0.")
 
 
+def test_a_survey_that_takes_long_is_told_of_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "SURVEY_NOTE_S", 0.0)
+    out = console(40, terminal=False)
+    with RunScreen(out, BatchView()) as screen:
+        screen.planning(1, 3)
+    assert text(out) == "Looking at the data: 1/3 symbols\n"
+
+
 def test_windows_that_ended_before_they_were_followed_are_counted_in_a_plain_line() -> None:
     """A window of milliseconds ends before `submit --wait` follows its batch."""
     out = console(80, terminal=False)

@@ -35,6 +35,7 @@ from gpusched.core.model import WindowResult
 from gpusched.core.planning import Plan
 from gpusched.core.states import Finished, Held, Queued, Succeeded
 from gpusched.core.statuses import FAILURES, words
+from gpusched.core.wording import SURVEY_NOTE_S, surveying
 from gpusched.protocol import Snapshot
 from gpusched.streams import Outbox, lost
 
@@ -79,6 +80,8 @@ class RunScreen:
         self._console = console
         self._view = view
         self._began = time.monotonic()
+        #: when a plain line last told of the survey
+        self._noted_at = self._began
         self._draw = ASCII if console.options.ascii_only else FANCY
         #: a terminal that cannot move its cursor gets plain lines, too
         self._animated = console.is_terminal and not console.is_dumb_terminal
@@ -206,9 +209,9 @@ class RunScreen:
 
     def planning(self, done: int, total: int) -> None:
         """The data of `done` of `total` symbols has been looked at."""
-        noun = "symbol" if total == 1 else "symbols"
-        self._waiting = f"Looking at the data: {done}/{total} {noun}"
-        if not self._animated and done == total:
+        self._waiting, now = surveying(done, total), time.monotonic()
+        if not self._animated and (done == total or now - self._noted_at >= SURVEY_NOTE_S):
+            self._noted_at = now
             self.note(self._waiting)
 
     def planned(self, plan: Plan) -> None:
