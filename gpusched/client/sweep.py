@@ -14,7 +14,7 @@ import msgspec
 from gpusched.client.text_files import NotText, is_json, json_objects, name_given_twice, read_text
 from gpusched.command import WORKLOAD as COMMAND
 from gpusched.command.placeholders import PARAMETER
-from gpusched.config import canonical, settings_at
+from gpusched.config import BUILT_IN_WORKLOAD, canonical, settings_at
 from gpusched.config.values import parse_toml
 from gpusched.core import points
 from gpusched.core.model import BatchSpec, Parameters, Window
@@ -117,7 +117,7 @@ def with_points(spec: BatchSpec, own: Mapping[str, Parameters], swept: Mapping[s
     """
     renamed = {name: _spelt(spec, parameters) for name, parameters in own.items()}
     own = {point_name(parameters): parameters for parameters in renamed.values()}
-    swept = {point_name(parameters): parameters for parameters in (_spelt(spec, one) for one in swept.values())}
+    swept = _distinct(spec, [_spelt(spec, one) for one in swept.values()])
     windows = tuple(_renamed(window, renamed) for window in spec.windows)
     merged = dict(own if windows else swept)
     if windows and swept:
@@ -168,6 +168,20 @@ def _spelt(spec: BatchSpec, parameters: Parameters) -> Parameters:
         if (other := keys.setdefault(_key(spec, key), key)) != key:
             raise ParametersTwice(name=_key(spec, key), one=other, other=key)
     return {name: parameters[key] for name, key in keys.items()}
+
+
+def _distinct(spec: BatchSpec, points: Sequence[Parameters]) -> dict[str, Parameters]:
+    """The points by name. Of those that LightGBM cannot tell apart, such as 1 and 1.0, there is only the first."""
+    if spec.workload != BUILT_IN_WORKLOAD:
+        return {point_name(parameters): parameters for parameters in points}
+    first: dict[str, Parameters] = {}
+    for parameters in points:
+        first.setdefault(point_name({key: _whole(value) for key, value in parameters.items()}), parameters)
+    return {point_name(parameters): parameters for parameters in first.values()}
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _renamed(window: Window, points: Mapping[str, Parameters]) -> Window:

@@ -173,6 +173,16 @@ def test_a_point_has_the_name_of_what_its_parameters_are_called(shell: Shell) ->
     )
     assert eta.out == rate.out
     assert "_learning_rate=0.1" in eta.out
+
+
+def test_points_that_lightgbm_cannot_tell_apart_are_one(shell: Shell) -> None:
+    """Two directories with the same model, which every sum over the points counted twice."""
+    planned = shell("plan", "symbols.txt", *DATES, "--param", "lightgbm.learning_rate=1,1.0,0.5").out
+    assert "_learning_rate=1\t" in planned
+    assert "_learning_rate=0.5\t" in planned
+    assert "_learning_rate=1.0" not in planned
+    own = msgspec.structs.replace(batch().spec, workload="lab:train")
+    assert len(with_points(own, {}, given_points({"workload.a": [1, 1.0]})).points) == 2
     both = ("--param", "lightgbm.eta=0.1", "--param", "lightgbm.learning_rate=0.2")
     said = shell.refused("plan", "symbols.txt", *DATES, *both, code=2)
     assert "lightgbm.learning_rate is given twice: by lightgbm.eta and by lightgbm.learning_rate" in said
