@@ -38,6 +38,8 @@ ASIDE = "not-a-result"
 #: the name that a metadata.json of the workload's own gets
 THEIRS = "program_metadata.json"
 
+#: the last of the standard descriptors, which are of the log
+_STDERR = 2
 #: bytes of a file that are read at a time to be hashed
 _PIECE_BYTES = 128 * 1024
 
@@ -93,7 +95,7 @@ class Partial:
         found: list[str] = []
         for name in os.listdir(links):  # noqa: PTH208  # a path of each would cost every window 0.1 ms
             with contextlib.suppress(OSError):  # the descriptor of this very list is closed by now
-                if _is_written(int(name)):
+                if int(name) > _STDERR and _is_written(int(name)):
                     path, directory = (links / name).readlink(), (links / str(self._directory)).readlink()
                     if path.is_relative_to(directory) and path.exists():  # else it was removed
                         found.append(str(path.relative_to(directory)))
