@@ -38,6 +38,8 @@ ASIDE = "not-a-result"
 #: the name that a metadata.json of the workload's own gets
 THEIRS = "program_metadata.json"
 
+#: the last of the standard descriptors, which are of the log
+_STDERR = 2
 #: bytes of a file that are read at a time to be hashed
 _PIECE_BYTES = 128 * 1024
 
@@ -89,15 +91,14 @@ class Partial:
 
     def open_files(self) -> list[str]:
         """The paths, within the directory, of the files that this process has open for writing."""
-        descriptors = Path("/proc/self/fd")
-        directory = (descriptors / str(self._directory)).readlink()
+        links = Path("/proc/self/fd")
         found: list[str] = []
-        for link in descriptors.iterdir():
+        for name in os.listdir(links):  # noqa: PTH208  # a path of each would cost every window 0.1 ms
             with contextlib.suppress(OSError):  # the descriptor of this very list is closed by now
-                path = link.readlink()
-                is_written = fcntl.fcntl(int(link.name), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
-                if is_written and path.is_relative_to(directory) and path.exists():  # else it was removed
-                    found.append(str(path.relative_to(directory)))
+                if int(name) > _STDERR and _is_written(int(name)):
+                    path, directory = (links / name).readlink(), (links / str(self._directory)).readlink()
+                    if path.is_relative_to(directory) and path.exists():  # else it was removed
+                        found.append(str(path.relative_to(directory)))
         return sorted(found)
 
     def commit(self, metadata: Metadata, *, durable: bool = True) -> Path:
@@ -220,6 +221,12 @@ def _create_locked(parent: int, label: str) -> tuple[str, int]:
             return name, lock
         os.close(lock)
     raise AssertionError("itertools.count ended")
+
+
+def _is_written(descriptor: int) -> bool:
+    """Whether a descriptor is of a file that can be written by it."""
+    is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    return is_file and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
 def lock_partial(name: str, parent: int) -> int | None:

@@ -114,7 +114,8 @@ class WindowSurvey(msgspec.Struct, frozen=True, kw_only=True):
     refusal: str | None = None
     #: the remedy for either, for people
     remedy: str = ""
-    #: hex digest of all that determines the result except the device type; None if the workload has none
+    #: hex digest of all that determines the result except the device type; None if the workload has none. The `Result`
+    #: of the function has to repeat it: else the data count as changed, and the window is trained each time
     fingerprint: str | None = None
 
 

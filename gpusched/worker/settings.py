@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import msgspec
@@ -85,9 +86,15 @@ def _converted(raw: Mapping[str, Any], type_: type[Any]) -> Any:
         if name not in names:
             raise BadParameters(f"there is no setting {name!r}{did_you_mean(name, names)}")
     try:
-        return msgspec.convert(raw, type_)
+        return msgspec.convert(raw, type_, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise BadParameters(reworded(error)) from None
+
+
+def _path(type_: type[Any], value: object) -> Path:
+    if issubclass(type_, PurePath) and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"Expected `{type_.__name__}`, got `{type(value).__name__}`")
 
 
 def _plain(value: object) -> Any:

@@ -43,11 +43,13 @@ def train(task, directory, report):
 
 DATACLASS = """
 from dataclasses import dataclass
+from pathlib import Path
 
 @dataclass
 class Settings:
     alpha: float = 0.5
     kind: str = "ridge"
+    table: Path = Path("holidays.csv")
 
 settings = Settings
 
@@ -115,11 +117,14 @@ async def test_a_window_gets_the_settings_that_were_made(tmp_path: Path) -> None
 
 def test_a_class_takes_its_own_keys_and_types() -> None:
     own = "settings_dataclass:train"
-    assert plain_settings(made_settings(own, {"alpha": 1})) == {"alpha": 1.0, "kind": "ridge"}
+    assert plain_settings(made_settings(own, {"alpha": 1})) == {"alpha": 1.0, "kind": "ridge", "table": "holidays.csv"}
+    assert made_settings(own, {"table": "/srv/days.csv"}).table == Path("/srv/days.csv")
     with pytest.raises(BadParameters, match="there is no setting 'kin'; did you mean 'kind'"):
         made_settings(own, {"kin": "ridge"})
     with pytest.raises(BadParameters, match=r"^alpha: expected float, got str$"):
         made_settings(own, {"alpha": "high"})
+    with pytest.raises(BadParameters, match=r"^table: expected Path, got int$"):
+        made_settings(own, {"table": 3})
 
 
 def test_without_a_function_settings_stay_as_they_are() -> None:
