@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gpusched.errors import did_you_mean, reworded
-from gpusched.worker.loading import load_function, load_module
+from gpusched.worker.loading import WorkloadFunction, load_function, load_module
 from gpusched.worker.messages import SettingsChecked, SettingsJob
 from gpusched.worker.stream import Stream, encodable, words
 from gpusched.workload import BadParameters
@@ -61,7 +61,7 @@ def serve(job: SettingsJob, stream: Stream) -> int:
 
 
 def _check(workload: str, raw: Any) -> None:
-    load_function(workload)
+    _require_parameters(workload, load_function(workload))
     settings = made_settings(workload, raw)
     check = getattr(load_module(workload), "check_settings", None)
     if callable(check):
@@ -70,6 +70,17 @@ def _check(workload: str, raw: Any) -> None:
         plain_settings(settings)
     except (TypeError, NotImplementedError) as error:
         raise BadParameters(f"the settings cannot be recorded: {error}") from error
+
+
+def _require_parameters(workload: str, function: WorkloadFunction) -> None:
+    import inspect  # neither launchers nor windows need it
+
+    try:
+        inspect.signature(function).bind("task", "directory", "report")
+    except TypeError as error:
+        raise BadParameters(f"workload {workload!r} cannot take (task, directory, report): {error}") from None
+    except ValueError:
+        pass  # it does not tell its parameters, as many in C
 
 
 def _converted(raw: Mapping[str, Any], type_: type[Any]) -> Any:

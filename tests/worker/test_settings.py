@@ -37,6 +37,12 @@ def check_settings(settings):
         import os
         os._exit(3)
 
+of_c = str
+
+def of_a_task(task): ...
+
+def of_more(task, directory, report, context): ...
+
 def train(task, directory, report):
     return Result(metrics={"alpha": task.settings.alpha}, sample_counts={}, metadata={}, phases={})
 """
@@ -87,6 +93,18 @@ async def test_refusals_name_the_setting_and_its_origin(tmp_path: Path) -> None:
         )
         assert "workload.alpha: RuntimeError: alpha is out of memory" in await refusal(engine, own, {"alpha": 7})
         assert "the process that tried ended with exit code 3" in await refusal(engine, own, {"alpha": 9})
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [("of_a_task", "too many positional arguments"), ("of_more", "missing a required argument: 'context'")],
+)
+async def test_a_function_of_other_parameters_is_refused(tmp_path: Path, function: str, why: str) -> None:
+    """Each of its windows failed, twice."""
+    async with machine(tmp_path) as engine:
+        said = await refusal(engine, f"settings_function:{function}", {})
+        assert f"cannot take (task, directory, report): {why}" in said
+        await check_settings(engine, "settings_function:of_c", [{}], log="settings.log", origins={})
 
 
 async def test_the_built_in_workload_asks_lightgbm(tmp_path: Path) -> None:
