@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import gc
 import math
 import os
 import resource
@@ -167,7 +166,6 @@ def _require_closed(partial: Partial) -> None:
     """Raise NotCommittable if a file of the result is still open for writing: its end may be in no file yet."""
     if not partial.open_files():
         return
-    gc.collect()  # what refers to itself and a file, such as a writer with callbacks, holds it until then
     if (logging := sys.modules.get("logging")) is not None:
         logging.shutdown()  # nobody closes the file of a log
     if names := partial.open_files():

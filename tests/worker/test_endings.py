@@ -245,23 +245,6 @@ async def test_a_file_that_is_still_open_is_no_result(tmp_path: Path) -> None:
     assert (b.last.kind, b.last.message) == ("permanent", why)
 
 
-async def test_a_file_that_nothing_but_its_writer_refers_to_is_closed(tmp_path: Path) -> None:
-    (tmp_path / "odd.py").write_text(
-        "class Writer:\n"
-        "    def __init__(self, path):\n"
-        "        self.file, self.call = path.open('w'), self.write\n"
-        "    def write(self, text):\n"
-        "        self.file.write(text)\n"
-        "def train(task, directory, report):\n"
-        "    Writer(directory / 'log.csv').call('1,2')\n"
-        "    return {}\n"
-    )
-    async with bench(tmp_path) as b:
-        await b.run(f"{tmp_path}:odd:train")
-    assert isinstance(b.last, WindowResult)
-    assert (b.output / "SYM_2022-01-01_to_2022-06-30" / "log.csv").read_text() == "1,2"
-
-
 async def test_a_log_of_its_own_and_what_it_reads_may_stay_open(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(
         "import logging\n"
