@@ -166,6 +166,7 @@ def _require_closed(partial: Partial) -> None:
     """Raise NotCommittable if a file of the result is still open for writing: its end may be in no file yet."""
     if not partial.open_files():
         return
+    # No collection of garbage first: it closes a file before the buffers above it are written.
     if (logging := sys.modules.get("logging")) is not None:
         logging.shutdown()  # nobody closes the file of a log
     if names := partial.open_files():
