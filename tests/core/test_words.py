@@ -14,13 +14,18 @@ from gpusched.core.events import (
 )
 from gpusched.core.logs import log_name, log_of
 from gpusched.core.updates import batch_of
-from gpusched.core.wording import counted, first_few
+from gpusched.core.wording import counted, first_few, surveying
 from tests.core.support import batch, key
 
 
 def test_numbers_of_things() -> None:
     assert [counted(n, "window") for n in (0, 1, 2)] == ["0 windows", "1 window", "2 windows"]
     assert counted(3, "is", "are") == "3 are"
+
+
+def test_a_survey_tells_how_far_it_is() -> None:
+    assert surveying(3, 36) == "Looking at the data: 3/36 symbols"
+    assert surveying(0, 1) == "Looking at the data: 0/1 symbol"
 
 
 def test_a_list_is_cut_when_it_is_longer() -> None:
