@@ -86,16 +86,26 @@ def run_window(job: WindowJob, report: Report, *, durable: bool = True) -> Windo
     return msgspec.structs.replace(metadata.result(path), moved_aside=partial.moved_aside)
 
 
+def branch_random_numbers(label: str) -> None:
+    """Seed numpy's own generator from its state and the label, once in a process whose workload is loaded.
+
+    Each fork has a copy of the launcher's state, so all windows would draw the same numbers. Where the module has
+    seeded it, each window draws the same ones every time. (Python's `random` seeds itself anew in each fork.)
+    """
+    if (numbers := sys.modules.get("numpy.random")) is not None:
+        numbers.seed([*numbers.bytes(16), *label.encode()])
+
+
 def serve(job: WindowJob, stream: Stream) -> int:
     """Run a window for the supervisor at the other end of `stream`; return the exit code."""
     report = MergedProgress(stream)
-    _branch_random_numbers(job.task.label)
+    branch_random_numbers(job.task.label)
     try:
         result = run_window(job, report)
     except ProgramKilled as end:
         report.stop()
         linux.die_of(end.signal)
-    except BaseException as error:  # also what is no Exception, as a cancelled task of asyncio, or a panic of Rust
+    except BaseException as error:  # a cancelled task of asyncio and a panic of Rust are no Exception
         report.stop()
         _lift_memory_limit()
         message = error_message(error_kind(error, job.task.device_type), error)
@@ -129,16 +139,6 @@ def error_kind(error: BaseException, device_type: DeviceType) -> ErrorKind:
         case SystemExit():
             return "exited"
     return kind_of_words(words(error), on_cpu=device_type == "cpu") or "raised"
-
-
-def _branch_random_numbers(label: str) -> None:
-    """Seed numpy's own generator from its state and the label.
-
-    Each fork has a copy of the launcher's state, so all windows would draw the same numbers. Where the module has
-    seeded it, each window draws the same ones every time. (Python's `random` seeds itself anew in each fork.)
-    """
-    if (numbers := sys.modules.get("numpy.random")) is not None:
-        numbers.seed([*numbers.bytes(16), *label.encode()])
 
 
 def _returned_by(function: WorkloadFunction, task: Task, directory: Path, report: Report) -> object:

@@ -148,6 +148,20 @@ def test_a_model_is_the_same_bytes_however_it_was_trained(gpusched: Command) -> 
     assert alone.items() <= one.items()
 
 
+def test_a_function_draws_the_same_numbers_by_train_and_in_a_slot(gpusched: Command) -> None:
+    (gpusched.directory / "draws.py").write_text(
+        "import numpy.random\n"
+        "numpy.random.seed(1)\n"
+        "def train(task, directory, report): return {'drawn': numpy.random.random()}\n"
+    )
+    asked = ("--workload", "./draws.py:train")
+    alone = gpusched.json("train", "IBM", "2007-09-03", "2007-12-31", "-o", "alone", *asked)
+    gpusched("run", "--symbols", "IBM", "-o", "out", *asked)
+    drawn = {line["window_label"]: line["metrics"]["drawn"] for line in index(gpusched.directory / "out")}
+    assert drawn["IBM_2007-09-03_to_2007-12-31"] == alone["metrics"]["drawn"]
+    assert len(set(drawn.values())) == len(drawn)
+
+
 @pytest.mark.parametrize(
     ("workload", "kind", "code", "allowed"),
     [

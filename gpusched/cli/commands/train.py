@@ -90,7 +90,7 @@ def _train_here(job: WindowJob) -> WindowResult:
     """Train a window as a slot does. Raises GpuschedError: the device, the data or the code failed."""
     from gpusched.worker.cuda import CudaError
     from gpusched.worker.loading import load_module
-    from gpusched.worker.window import run_window
+    from gpusched.worker.window import branch_random_numbers, run_window
     from gpusched.workload import BadData, BadParameters, DeviceMismatch, NoData
 
     task = job.task
@@ -98,6 +98,7 @@ def _train_here(job: WindowJob) -> WindowResult:
         preload = getattr(load_module(job.workload), "preload", None)
         if preload is not None:
             preload()
+        branch_random_numbers(task.label)
         return run_window(job, lambda phase, round=0, rounds=0: None)
     except (CudaError, DeviceMismatch) as error:
         raise NoSuchDevice(place=task.label, device_type=task.device_type, why=error) from error
