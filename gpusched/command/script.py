@@ -117,7 +117,7 @@ def _renew() -> None:
 
 
 def _left(code: int, launcher: ModuleType) -> int:
-    """End as the interpreter does: wait for threads, call what `atexit` has, clear `__main__`, write the last output.
+    """End as the interpreter does: wait for threads, call `atexit`, clear `__main__`, write the last output.
 
     `launcher`: the `__main__` before the script's, which goes on.
     """

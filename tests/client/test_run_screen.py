@@ -22,7 +22,7 @@ from tests.client.support import Onlooker, calls, console, text
 from tests.core.support import batch, cpu, failure, gpu, key, label, planned
 from tests.waiting import PATIENCE_S, until
 
-#: what terminals do for the cursor
+#: the terminal's sequences for the cursor
 HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
 MANY = Limits(breaker_failures=0)
 
@@ -217,7 +217,7 @@ def test_who_presses_ctrl_z_has_a_cursor_meanwhile(monkeypatch: pytest.MonkeyPat
         until(lambda: len(text(out)) > len(at_the_stop[0]), patience_s=PATIENCE_S)
     assert re.findall(r"\x1b\[\?25[hl]", at_the_stop[0]) == [HIDDEN, SHOWN]
     again = text(out).removeprefix(at_the_stop[0])
-    assert again.startswith(HIDDEN), "nothing is drawn over what the shell wrote"
+    assert again.startswith(HIDDEN), "nothing is drawn over the lines of the shell"
     assert signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
 
 

@@ -97,7 +97,7 @@ ready.set()
 
 
 async def test_files_that_a_script_leaves_open_are_written_as_by_the_interpreter(tmp_path: Path) -> None:
-    """They were committed without what stood in their buffers."""
+    """They were committed without the contents of their buffers."""
     script = """
 import gzip, sys, zipfile
 table = open(sys.argv[1] + "/table.csv", "w")

@@ -34,7 +34,7 @@ def test_every_field_of_a_line_counts(tmp_path: Path) -> None:
         with daemon.connect() as connection:
             (host,) = connection.devices()
             assert host.allocations[0].label == "first"
-            assert host.reserved_bytes > 250 * MIB  # of the 300, less what it has been seen to use
+            assert host.reserved_bytes > 250 * MIB  # of the 300, less the memory that it has been seen to use
         release()
         assert finished(daemon, "asked").counts == {"succeeded": 5}
         rows = {row["window_label"]: row for row in client.json("results", "asked")["results"]}

@@ -14,7 +14,15 @@ from gpusched.core.model import DeviceType, WindowResult
 from gpusched.engines.local.launcher import Confines
 from gpusched.worker.messages import Error, Started
 from gpusched.worker.window import error_kind
-from tests.worker.support import END, START, Fifo, bench
+from tests.worker.support import END, START, Bench, Fifo, bench
+
+
+async def trained(directory: Path, code: str) -> Bench:
+    """Run one window of the function `train` in this code; return where its messages and results are."""
+    (directory / "odd.py").write_text(code)
+    async with bench(directory) as b:
+        await b.run(f"{directory}:odd:train")
+    return b
 
 
 async def test_a_window_that_succeeds(tmp_path: Path) -> None:
@@ -134,16 +142,15 @@ async def test_a_result_that_cannot_be_recorded_is_refused_before_it_is_committe
 
 async def test_keys_and_times_that_are_no_text_are_recorded_as_text(tmp_path: Path) -> None:
     """`classification_report(output_dict=True)`, `value_counts().to_dict()`, the last `Timestamp` of a frame."""
-    (tmp_path / "odd.py").write_text(
+    b = await trained(
+        tmp_path,
         "import numpy as np\n"
         "import pandas as pd\n"
         "from gpusched.workload import Result\n"
         "def train(task, directory, report):\n"
         "    metrics = {0: 0.5, 'f1': {np.int64(1): pd.NA}, 'at': pd.NaT}\n"
-        "    return Result(metrics=metrics, metadata={'last': pd.Timestamp('2022-06-30 15:30')})\n"
+        "    return Result(metrics=metrics, metadata={'last': pd.Timestamp('2022-06-30 15:30')})\n",
     )
-    async with bench(tmp_path) as b:
-        await b.run(f"{tmp_path}:odd:train")
     assert isinstance(b.last, WindowResult)
     assert b.last.metrics == {"0": 0.5, "f1": {"1": None}, "at": None}
     assert b.last.fingerprint is not None
@@ -184,7 +191,8 @@ async def test_what_is_no_usual_exception_is_told_as_itself(
 
 async def test_a_report_leaves_an_alarm_of_the_functions_own(tmp_path: Path) -> None:
     """It took the alarm, so that a time limit of the function was none."""
-    (tmp_path / "odd.py").write_text(
+    b = await trained(
+        tmp_path,
         "import signal\n"
         "def late(*_): raise TimeoutError('too late')\n"
         "def train(task, directory, report):\n"
@@ -193,10 +201,8 @@ async def test_a_report_leaves_an_alarm_of_the_functions_own(tmp_path: Path) -> 
         "    report('fit')\n"
         "    report('fit', 1)\n"
         "    signal.pause()\n"
-        "    return {}\n"
+        "    return {}\n",
     )
-    async with bench(tmp_path) as b:
-        await b.run(f"{tmp_path}:odd:train")
     assert isinstance(b.last, Error)
     assert b.last.message == "TimeoutError: too late"
 
@@ -211,17 +217,16 @@ async def test_a_report_leaves_an_alarm_of_the_functions_own(tmp_path: Path) -> 
 )
 async def test_a_forked_process_that_comes_back_is_not_the_window(tmp_path: Path, end: str) -> None:
     """It committed its own result, or removed the directory that its parent was writing to."""
-    (tmp_path / "odd.py").write_text(
+    b = await trained(
+        tmp_path,
         "import os, sys\n"
         "def train(task, directory, report):\n"
         "    if os.fork() == 0:\n"
         f"        {end}\n"
         "    os.wait()\n"
         "    (directory / 'model').touch()\n"
-        "    return {'auc': 0.9}\n"
+        "    return {'auc': 0.9}\n",
     )
-    async with bench(tmp_path) as b:
-        await b.run(f"{tmp_path}:odd:train")
     assert isinstance(b.last, WindowResult)
     assert b.last.metrics == {"auc": 0.9}
     assert [type(message) for message in b.messages] == [Started, WindowResult]
@@ -230,33 +235,31 @@ async def test_a_forked_process_that_comes_back_is_not_the_window(tmp_path: Path
 
 async def test_a_file_that_is_still_open_is_no_result(tmp_path: Path) -> None:
     """It was committed without its end, which stood in the file's buffer."""
-    (tmp_path / "odd.py").write_text(
+    b = await trained(
+        tmp_path,
         "kept = []\n"
         "def train(task, directory, report):\n"
         "    (directory / 'sub').mkdir()\n"
         "    kept.append((directory / 'sub' / 'log.csv').open('w'))\n"
         "    kept[0].write('1,2')\n"
-        "    return {}\n"
+        "    return {}\n",
     )
-    async with bench(tmp_path) as b:
-        await b.run(f"{tmp_path}:odd:train")
     assert isinstance(b.last, Error)
     why = "sub/log.csv is still open, so its end may be missing: close it once it is written"
     assert (b.last.kind, b.last.message) == ("permanent", why)
 
 
 async def test_a_log_of_its_own_and_what_it_reads_may_stay_open(tmp_path: Path) -> None:
-    (tmp_path / "odd.py").write_text(
+    b = await trained(
+        tmp_path,
         "import logging\n"
         "kept = []\n"
         "def train(task, directory, report):\n"
         "    logging.basicConfig(filename=directory / 'train.log')\n"
         "    logging.warning('12 bars')\n"
         "    kept.append((directory / 'train.log').open())\n"
-        "    return {}\n"
+        "    return {}\n",
     )
-    async with bench(tmp_path) as b:
-        await b.run(f"{tmp_path}:odd:train")
     assert isinstance(b.last, WindowResult)
     assert (b.output / "SYM_2022-01-01_to_2022-06-30" / "train.log").read_text() == "WARNING:root:12 bars\n"
 

@@ -50,7 +50,7 @@ class Desk(Protocol):
         ...
 
     def lack(self, error: GpuschedError) -> None:
-        """From a thread: say why a page lacks what it shows. While the daemon is lost, the screen says so already."""
+        """From a thread: say why a page has nothing to show. While the daemon is lost, the screen says so already."""
         ...
 
     def open(self, page: Screen[None]) -> None:
